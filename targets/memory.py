@@ -1,0 +1,28 @@
+"""How much memory does this process hold, now and at most?"""
+
+import sys
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+
+
+def now_mb() -> dict[str, float]:
+    """{"resident", "anonymous", "peak"} in MiB; only "peak", and the resident as far as known, off Linux.
+
+    anonymous: what the process alone holds; resident also counts pages of libraries that others may share.
+    """
+    if STATUS.exists():
+        lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
+        names = {"resident": "VmRSS", "anonymous": "RssAnon", "peak": "VmHWM"}
+        return {name: int(lines[field].split()[0]) / 1024 for name, field in names.items() if field in lines}
+    return _peak_only()
+
+
+def _peak_only() -> dict[str, float]:
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"resident": peak, "peak": peak}

@@ -1,0 +1,75 @@
+"""TensorRT: its engines are built on the board, so all there is here is choosing the flags of its tool."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError, RuntimeMissingError
+from .operator_tables import version_tuple
+from .sessions import Session
+
+ON_THE_BOARD = (
+    "a TensorRT engine is built on the board that runs it and fits no other machine: "
+    "take the bundle there and run run.sh, or measure a stand-in runtime here"
+)
+STRONGLY_TYPED = (11,)  # from here on precisions come from the graph, and trtexec's other defaults turned round
+PRECISION_FLAGS = {"fp16": "--fp16", "int8": "--int8"}
+
+
+class TensorRT:
+    """Known by name; there is no way to run it from this machine."""
+
+    name = "tensorrt"
+
+    def unavailable(self) -> str | None:
+        return ON_THE_BOARD
+
+    def version(self) -> str:
+        return "on the board"
+
+    def load(self, path: Path, *, precision: str, threads: int = 1) -> Session:
+        raise RuntimeMissingError(f"{path.name} cannot be loaded here: {ON_THE_BOARD}")
+
+    def int8_layers(self, path: Path, *, precision: str = "int8", threads: int = 1) -> dict[str, Any]:
+        raise RuntimeMissingError(f"the layers of {path.name} cannot be read here: {ON_THE_BOARD}")
+
+
+def build_flags(version: str, *, precisions: Sequence[str], workspace_mb: int) -> list[str]:
+    """What trtexec of that version wants to hear to build an engine and stop.
+
+    precisions: what the engine may compute in; fp32 is always allowed. RecipeError: not in this version.
+    """
+    release = version_tuple(version)
+    pool = "--workspace=" if release < (8, 4) else "--memPoolSize=workspace:"
+    flags = [f"{pool}{workspace_mb}"]
+    asked = [precision for precision in PRECISION_FLAGS if precision in precisions]
+    unknown = sorted(set(precisions) - set(PRECISION_FLAGS) - {"fp32"})
+    if unknown:
+        raise RecipeError(f"no flag of trtexec for {', '.join(unknown)} (known: fp32, fp16, int8)")
+    if release < STRONGLY_TYPED:
+        flags.extend(PRECISION_FLAGS[precision] for precision in asked)
+    elif asked == ["fp16"]:
+        raise RecipeError(
+            f"TensorRT {version} takes its precision from the graph alone: give it an ONNX file whose tensors are FP16"
+        )
+    flags.append("--buildOnly" if release < (8, 6) else "--skipInference")
+    flags.append("--profilingVerbosity=detailed")  # without it the layers of the engine cannot be read later
+    return flags
+
+
+def timing_flags(version: str) -> list[str]:
+    """What trtexec of that version wants to hear to time an engine, with the same meaning in all versions.
+
+    Data transfers are counted, CUDA graphs and spinning are not used: the defaults before 11, which turned
+    them round.
+    """
+    flags = ["--warmUp=2000", "--duration=15", "--iterations=200", "--avgRuns=10"]
+    if version_tuple(version) >= STRONGLY_TYPED:
+        flags.extend(["--includeDataTransfers", "--noCudaGraph", "--noSpinWait"])
+    return flags
+
+
+def version_code(version: str) -> str:
+    """How trtexec prints its version: 8.2.1 as 8201, 10.3.0 as 100300."""
+    major, minor, patch, *_ = (*version_tuple(version), 0, 0)
+    return f"{major}{minor:02}{patch:02}" if major >= 10 else f"{major}{minor}{patch:02}"
