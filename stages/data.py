@@ -1,0 +1,163 @@
+"""Open the data of a recipe: images to train on, images to choose by, and images that choose nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..targets.errors import RecipeError, did_you_mean
+from .artifact import Progress, Quiet
+from .contract import Preprocessing
+from .datasets.arrays import open_file, read_mapping
+from .datasets.builtin import open_builtin
+from .datasets.found import Found, Request
+from .datasets.imagefolder import open_imagefolder
+from .datasets.mnist import open_mnist
+from .datasets.zoo import open_torchvision
+from .holdout import apportion
+from .settings import DataSettings
+from .splits import Split, loader
+
+__all__ = ["Data", "Split", "loader", "open_data", "open_memory"]
+
+# ImageNet's, which nearly every published network for colour images was trained with.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SOURCES: dict[str, Callable[[Request], Found]] = {
+    "imagefolder": open_imagefolder,
+    "torchvision": open_torchvision,
+    "mnist": open_mnist,
+    "builtin": open_builtin,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Every image that a run may see. notes: how the splits came about, in sentences for the report.
+
+    train: None where the source has no images to train on. fingerprint: equal for equal pixels, labels,
+    splits and settings.
+    """
+
+    train: Split | None
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    fingerprint: str
+    notes: tuple[str, ...]
+    augment: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        return self.test.shape
+
+
+def open_data(
+    settings: DataSettings, *, seed: int, cache: Path, given_weights: bool, progress: Progress | None = None
+) -> Data:
+    """Read the images that the settings name, and divide them.
+
+    seed: of the division. cache: folder for decoded images; it may be deleted at any time. given_weights: the
+    network was trained before, perhaps on the training images, so that nothing may be chosen by those.
+    RecipeError: the source cannot be read, or its images do not fit together.
+    """
+    opener, name = _opener(settings.source)
+    request = Request(name=name, settings=settings, seed=seed, cache=cache, progress=progress or Quiet())
+    return _data(opener(request), settings, seed=seed, given_weights=given_weights)
+
+
+def open_memory(
+    splits: Mapping[str, Any], settings: DataSettings, *, seed: int, cache: Path, given_weights: bool
+) -> Data:
+    """The same for images that the caller holds: what a user's data function returns."""
+    request = Request(name="", settings=settings, seed=seed, cache=cache)
+    found = read_mapping(request, splits, source="data")
+    return _data(found, settings, seed=seed, given_weights=given_weights)
+
+
+def _data(found: Found, settings: DataSettings, *, seed: int, given_weights: bool) -> Data:
+    parts, notes = apportion(
+        found.splits,
+        seed=seed,
+        val_share=settings.val_share,
+        given_weights=given_weights,
+        source=settings.source,
+    )
+    preprocessing, pixel_notes = _preprocessing(settings, found, parts["test"].shape)
+    return Data(
+        train=parts.get("train"),
+        val=parts["val"],
+        test=parts["test"],
+        classes=found.classes,
+        preprocessing=preprocessing,
+        fingerprint=_fingerprint(found, parts, preprocessing, settings.augment),
+        notes=(*found.notes, *notes, *pixel_notes),
+        augment=settings.augment,
+    )
+
+
+def _opener(source: str) -> tuple[Callable[[Request], Found], str]:
+    kind, colon, name = source.partition(":")
+    if colon and kind in SOURCES:
+        if not name:
+            raise RecipeError(f"data.source {source!r} names nothing after the colon; for example {kind}:NAME")
+        return SOURCES[kind], name
+    if ".py" in source:
+        return open_file, source
+    close = did_you_mean(kind, SOURCES) if colon else ""
+    raise RecipeError(
+        f"data.source {source!r} is of no known kind{close}. Write imagefolder:PATH, torchvision:NAME, "
+        "mnist:PATH, path/to/file.py:function or builtin:digits."
+    )
+
+
+def _preprocessing(
+    settings: DataSettings, found: Found, shape: tuple[int, int, int]
+) -> tuple[Preprocessing, list[str]]:
+    channels, height, width = shape
+    usual = (found.mean, found.std) if found.mean else _usual(channels)
+    mean = settings.mean if settings.mean is not None else usual[0]
+    std = settings.std if settings.std is not None else usual[1]
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise RecipeError(
+                f"data.{key} has {len(values)} values and the images have {channels} channels: "
+                "give one for each channel"
+            )
+    if min(std) <= 0:
+        raise RecipeError(f"data.std is {list(std)}: pixels are divided by it, so each value must be above 0")
+    notes = []
+    if settings.mean is None or settings.std is None:
+        words = f"mean {_list(mean)}, std {_list(std)}"
+        notes.append(f"pixels are normalised with {words}, for want of data.mean and data.std in the recipe")
+    return Preprocessing(size=(height, width), channels=channels, mean=tuple(mean), std=tuple(std)), notes
+
+
+def _usual(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return (0.5,) * channels, (0.5,) * channels
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _fingerprint(
+    found: Found, parts: Mapping[str, Split], preprocessing: Preprocessing, augment: tuple[str, ...]
+) -> str:
+    """Of everything that determines what a stage sees. The pixels are in the source's own digest."""
+    digest = hashlib.sha256(found.digest.encode())
+    for name in sorted(parts):
+        digest.update(name.encode())
+        digest.update(parts[name].rows.contiguous().numpy().data)
+        digest.update(parts[name].labels().contiguous().numpy().data)
+    settings = [list(preprocessing.size), list(preprocessing.mean), list(preprocessing.std), list(augment)]
+    digest.update(json.dumps([settings, list(found.classes)]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Distillation: the nouns of the training core, losses by family, sources, and the stage."""

@@ -1,0 +1,171 @@
+"""Which versions of the model become files, and whether each file answers as torch does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from ..targets import operators, runtimes
+from ..targets.errors import StageError
+from ..targets.profiles import Profile
+from .artifact import Artifact, Context, ExportedFile, Record
+from .data import loader
+from .export import Export
+from .onnx_file import write_onnx
+from .pruning import count_macs, count_parameters
+from .quantization.frozen import freeze
+
+PARITY_IMAGES = 256
+# Float files differ from torch by the order of additions alone. Quantised ones round like torch up to single steps,
+# where a sum falls between two integers, so there the answers are compared and not the numbers.
+FLOAT_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2}
+QUANTIZED_AGREEMENT = 0.98
+
+NAMES = {"distill": "distilled", "prune": "pruned", "quantize": "int8"}
+DESCRIPTIONS = {
+    "baseline": "the original model",
+    "distilled": "the student, taught by the original",
+    "pruned": "fewer channels, recovered with the original as teacher",
+    "int8": "INT8 weights and activations",
+}
+
+
+def versions(artifact: Artifact) -> Iterator[tuple[str, Artifact]]:
+    """The original and every version that a stage made of it, with the variant's name."""
+    yield "baseline", artifact.original
+    for version in artifact.lineage():
+        last = version.records[-1] if version.records else None
+        if last is not None and not last.skipped and last.stage in NAMES:
+            yield NAMES[last.stage], version
+
+
+def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
+    """Write one file for each version; the last one is what the target would run."""
+    images = parity_images(context)
+    files: list[ExportedFile] = []
+    found = list(versions(artifact))
+    for place, (name, version) in enumerate(found):
+        context.progress.update(place / len(found), f"{name}.onnx")
+        files.append(_export_one(name, version, settings, context, images))
+    metrics: dict[str, Any] = {file.variant: {**file.parity, "bytes": file.size_bytes} for file in files}
+    metrics["opset"] = context.profile.opset
+    return artifact.next(
+        record=Record(stage="export", settings=asdict(settings), seconds=0.0, metrics=metrics),
+        files=tuple(files),
+    )
+
+
+def _export_one(name: str, version: Artifact, settings: Export, context: Context, images: Tensor) -> ExportedFile:
+    profile = context.profile
+    precision = precision_of(name, version, profile)
+    module = deployable(version)
+    path = context.work / f"{name}.onnx"
+    write_onnx(
+        module,
+        path,
+        example=images[:1],
+        opset=profile.opset,
+        dynamic_batch=settings.dynamic_batch,
+        metadata={
+            **version.contract.as_metadata(),
+            "edgepress.variant": name,
+            "edgepress.precision": precision,
+        },
+        half=precision == "fp16",
+    )
+    if profile.runtime == "tensorrt":
+        _refuse_unbuildable(path, profile)
+    shipped = path
+    if profile.runtime == "openvino":
+        from ..targets.ov import save_ir
+
+        shipped = path.with_suffix(".xml")
+        save_ir(path, shipped)
+    float_version = version if version.form == "float" else version.parent
+    assert float_version is not None
+    return ExportedFile(
+        variant=name,
+        precision=precision,
+        path=shipped,
+        onnx=path,
+        description=DESCRIPTIONS[name],
+        parameters=count_parameters(float_version.module),
+        macs=count_macs(float_version.module, images[:1]),
+        parity=check_parity(version, path, precision, images, profile),
+    )
+
+
+def precision_of(name: str, version: Artifact, profile: Profile) -> str:
+    """What the file computes in. The baseline stays as the user gave it."""
+    if version.form == "quantized":
+        return "int8"
+    half = "fp16" in profile.precisions and "int8" not in profile.precisions and profile.runtime == "tensorrt"
+    return "fp16" if half and name != "baseline" else "fp32"
+
+
+def deployable(version: Artifact) -> nn.Module:
+    """The network in the form that is exported."""
+    if version.form == "float":
+        return version.module
+    assert version.scheme is not None
+    assert isinstance(version.module, fx.GraphModule)
+    return freeze(version.module, version.scheme)
+
+
+def parity_images(context: Context) -> Tensor:
+    """Real images, normalised: validation ones, since nothing is chosen by them here."""
+    batches = loader(context.data.val, batch_size=PARITY_IMAGES, shuffle=True, seed=context.seed, epoch=0)
+    images, _, _ = next(iter(batches))
+    return context.data.preprocessing.normalize(images)
+
+
+def check_parity(version: Artifact, path: Path, precision: str, images: Tensor, profile: Profile) -> dict[str, Any]:
+    """Answers of the file in ONNX Runtime against torch's. StageError: they are not the same network."""
+    with torch.no_grad():
+        wanted = version.module.eval()(images).float().numpy()
+    session = runtimes.target("onnxruntime").load(path, precision="fp32", threads=1)
+    got = np.concatenate([session(image[None])[0] for image in images.numpy()])
+    session.close()
+    figures = compare(got, wanted)
+    scale = 1.0 + float(np.abs(wanted).max())
+    if precision == "int8":
+        figures["ok"] = figures["argmax_agreement"] >= QUANTIZED_AGREEMENT
+    else:
+        figures["ok"] = figures["max_abs_diff"] <= FLOAT_TOLERANCE[precision] * scale
+    if not np.isfinite(got).all():
+        raise StageError(
+            f"{path.name} answers with numbers that are not finite in {precision}"
+            + ("; the activations overflow float16 (largest: 65504)" if precision == "fp16" else "")
+        )
+    if not figures["ok"] and precision != "int8":
+        raise StageError(
+            f"{path.name} does not answer as torch does: largest difference {figures['max_abs_diff']:.3g} on "
+            f"{len(images)} images, agreement {100 * figures['argmax_agreement']:.1f} %"
+        )
+    return figures
+
+
+def compare(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> dict[str, Any]:
+    """Share of equal answers, and the largest difference of two (n, classes) arrays."""
+    if got.shape != wanted.shape:
+        raise StageError(f"the exported file answers with shape {got.shape[1:]}, torch with {wanted.shape[1:]}")
+    return {
+        "argmax_agreement": float((got.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
+        "max_abs_diff": float(np.abs(got - wanted).max()),
+        "n": len(got),
+    }
+
+
+def _refuse_unbuildable(path: Path, profile: Profile) -> None:
+    assert profile.runtime_version is not None
+    problems = operators.check(path, version=profile.runtime_version, has_int8="int8" in profile.precisions)
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise StageError(f"TensorRT {profile.runtime_version} on {profile.board} cannot build {path.name}:\n{lines}")

@@ -1,0 +1,176 @@
+"""Build the network that a recipe names, fill it with its weights, and see that it fits the data."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..targets.errors import RecipeError, did_you_mean
+from .builtin import NETWORKS
+from .imports import import_for, load_function
+from .settings import ModelSettings
+from .weights import load_weights_
+
+Shape = tuple[int, int, int]
+
+
+def build(settings: ModelSettings, *, classes: int, shape: Shape, seed: int = 0) -> nn.Module:
+    """The network in eval mode on the CPU. shape: (channels, height, width) of one image.
+
+    seed: of the initial weights; the global generator is left as it was.
+    RecipeError: the network cannot be built, or does not answer (batch, classes) to a batch of such images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _make(settings, classes, shape)
+    module = module.cpu().eval()
+    if settings.weights is not None:
+        load_weights_(module, settings.weights)
+    _try(module, settings.source, classes, shape)
+    return module
+
+
+def architecture_fingerprint(module: nn.Module) -> str:
+    """Equal for networks of one structure: what they print, their shapes, their own classes' code."""
+    printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module))  # addresses of lambdas
+    shapes = [(key, tuple(value.shape), str(value.dtype)) for key, value in module.state_dict().items()]
+    digest = hashlib.sha256(f"{printed}\n{shapes}".encode())
+    for code in sorted(_own_code(module)):
+        digest.update(code)
+    return digest.hexdigest()
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Equal for equal parameters and buffers."""
+    digest = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _make(settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
+    kind, colon, name = settings.source.partition(":")
+    if colon and kind in MAKERS:
+        return MAKERS[kind](name, settings, classes, shape)
+    if ".py" in settings.source:
+        return _from_file(settings)
+    close = did_you_mean(kind, MAKERS) if colon else ""
+    raise RecipeError(
+        f"model.source {settings.source!r} is of no known kind{close}. Write path/to/file.py:function, "
+        "torchvision:NAME, timm:NAME or builtin:NAME."
+    )
+
+
+def _from_file(settings: ModelSettings) -> nn.Module:
+    module = load_function(settings.source)(**settings.arguments)
+    if isinstance(module, nn.Module):
+        return module
+    if isinstance(module, type) and issubclass(module, nn.Module):
+        raise RecipeError(f"{settings.source} returned the class {module.__name__}; return an instance of it")
+    raise RecipeError(f"{settings.source} returned a {type(module).__name__}; wanted a torch.nn.Module")
+
+
+def _from_torchvision(name: str, settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
+    models = import_for(settings.source, "torchvision").models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise RecipeError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
+    arguments: dict[str, Any] = {"num_classes": classes, **settings.arguments}
+    return _called(lambda: models.get_model(name, weights=None, **arguments), settings.source)
+
+
+def _from_timm(name: str, settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
+    timm = import_for(settings.source, "timm")
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        raise RecipeError(f"timm has no model {name!r}{did_you_mean(name, known)}")
+    arguments: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0], **settings.arguments}
+    return _called(lambda: timm.create_model(name, pretrained=False, **arguments), settings.source)
+
+
+def _from_builtin(name: str, settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
+    if name not in NETWORKS:
+        raise RecipeError(f"no built-in network {name!r}{did_you_mean(name, NETWORKS)}")
+    arguments: dict[str, Any] = {"num_classes": classes, **settings.arguments}
+    return _called(lambda: NETWORKS[name](**arguments), settings.source)
+
+
+MAKERS: Mapping[str, Callable[[str, ModelSettings, int, Shape], nn.Module]] = {
+    "torchvision": _from_torchvision,
+    "timm": _from_timm,
+    "builtin": _from_builtin,
+}
+
+
+def _called(make: Callable[[], Any], source: str) -> nn.Module:
+    try:
+        module = make()
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model.source {source} does not take model.arguments: {error}") from error
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _try(module: nn.Module, source: str, classes: int, shape: Shape) -> None:
+    """One forward pass of two black images."""
+    if next(module.parameters(), None) is None:
+        raise RecipeError(f"model.source {source} has no parameters: there is nothing to compress")
+    batch = torch.zeros(2, *shape)
+    size = "x".join(map(str, batch.shape))
+    try:
+        with torch.no_grad():
+            answer = module(batch)
+    except Exception as error:  # whatever a network raises at a shape that it was not made for
+        raise RecipeError(
+            f"model.source {source} fails on a batch of {size}: {type(error).__name__}: "
+            f"{_first_line(error)}. Set data.size to what it was trained on, and see that its first layer "
+            "takes as many channels as the images have."
+        ) from error
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
+        raise RecipeError(
+            f"model.source {source} answers {_describe(answer)} to a batch of {size}; wanted logits of shape "
+            f"(2, {classes}), one for each class of the data. {_hint(answer, classes)}"
+        )
+    if not answer.isfinite().all():
+        raise RecipeError(
+            f"model.source {source} answers with values that are not finite to black images: look for a "
+            "division by zero, or weights that overflowed in training."
+        )
+
+
+def _describe(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"a tensor of shape {tuple(answer.shape)}"
+    return f"a {type(answer).__name__}"
+
+
+def _hint(answer: Any, classes: int) -> str:
+    if isinstance(answer, Tensor) and answer.ndim == 2:
+        return f"Set model.arguments, such as num_classes: {classes}, or give the data of the network's classes."
+    return "Return the logits alone, from a function of your own: path/to/file.py:function."
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0].rstrip(".")
+
+
+def _own_code(module: nn.Module) -> set[bytes]:
+    """Source files of the modules' classes, torch's own left out: equal prints can hide another forward()."""
+    files = set()
+    for kind in {type(part) for part in module.modules()}:
+        if kind.__module__.partition(".")[0] == "torch" or kind.__module__ not in sys.modules:
+            continue
+        try:
+            files.add(Path(inspect.getfile(kind)))
+        except (TypeError, OSError):  # defined in no file: at a prompt, or by exec
+            continue
+    return {path.read_bytes() for path in files if path.is_file()}

@@ -1,0 +1,118 @@
+"""One torch module to one ONNX file, read back to see what the exporter really wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from ..targets.errors import StageError
+
+
+def write_onnx(
+    module: nn.Module,
+    path: Path,
+    *,
+    example: Tensor,
+    opset: int,
+    dynamic_batch: bool,
+    metadata: Mapping[str, str],
+    half: bool = False,
+) -> onnx.ModelProto:
+    """Export in eval mode, with batch norm folded, one input `input` and one output `output`.
+
+    half: weights and arithmetic in float16; input and output stay float32. The file appears whole or not at all.
+    StageError: the exporter cannot, or the file holds another operator set than was asked for.
+    """
+    wrapped = _Half(_folded(module)) if half else _Plain(_folded(module))
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # the exporter's own, about its age and about constants it folds
+            torch.onnx.export(
+                wrapped.eval(),
+                (example,),
+                buffer,  # type: ignore[arg-type]  # a file-like object is documented for this exporter
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}} if dynamic_batch else None,
+                dynamo=False,  # the only exporter that writes opsets below 18 (torch 2.13)
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StageError(f"torch cannot export this model to ONNX opset {opset}: {first}") from None
+    model = onnx.load_model_from_string(buffer.getvalue())
+    _inline_shared_initializers_(model)
+    written = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    if written != opset:
+        raise StageError(f"the exporter wrote opset {written} instead of {opset}")
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(model.SerializeToString())
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    return model
+
+
+class _Plain(nn.Module):
+    """The exporter trips over a GraphModule with dynamic axes (torch 2.13), and not over what wraps it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)  # type: ignore[no-any-return]
+
+
+class _Half(nn.Module):
+    """float16 inside, float32 outside: the caller needs no new types."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.half()).float()  # type: ignore[no-any-return]
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    """A copy with batch norm folded into the layer before it; where torch cannot trace, the exporter folds."""
+    if isinstance(module, fx.GraphModule):
+        return module  # quantised: folded already
+    try:
+        return fuse(module.eval())
+    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError):
+        return copy.deepcopy(module)
+
+
+def _inline_shared_initializers_(model: onnx.ModelProto) -> None:
+    """Undo the exporter's Identity nodes between equal constants: runtimes do not see a scale behind them."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    source: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Identity" and (node.input[0] in constants or node.input[0] in source):
+            source[node.output[0]] = source.get(node.input[0], node.input[0])
+    outputs = {output.name for output in graph.output}
+    kept = [node for node in graph.node if not (node.op_type == "Identity" and node.output[0] in source)]
+    if outputs & source.keys():
+        return
+    for node in kept:
+        for place, name in enumerate(node.input):
+            node.input[place] = source.get(name, name)
+    del graph.node[:]
+    graph.node.extend(kept)

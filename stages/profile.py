@@ -1,0 +1,31 @@
+"""Measure every variant in the runtime that will run it: latency in turn, memory, accuracy through one session."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..targets.profiles import Profile
+from .artifact import Artifact, Context, Form
+from .train import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Measure:
+    """seconds: of timing for all variants together, one pinned thread. all_cores, memory: whether to measure them."""
+
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = 8.0
+    all_cores: bool = True
+    memory: bool = True
+
+    name: ClassVar[str] = "profile"
+    takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"files"})
+    gives: ClassVar[Form | Literal["files", "figures", "same"]] = "figures"
+
+    def skip_reason(self, profile: Profile, *, alone: bool) -> str | None:
+        return None
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        from .profiling import profile
+
+        return profile(self, artifact, context)

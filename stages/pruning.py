@@ -1,0 +1,219 @@
+"""How channels are removed: torch-pruning's dependency graph, with guards around it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..targets.errors import StageError, did_you_mean
+from .artifact import Artifact, Context, Record
+from .data import loader
+from .evaluation import accuracy
+from .prune import Prune
+from .teaching import Lesson, teach
+
+MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
+TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
+
+
+def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
+    """A smaller network that has recovered; its teacher was the original model."""
+    data = context.data
+    example = torch.zeros(1, *artifact.contract.shape)
+    before = count_macs(artifact.module, example)
+    module, scope = remove_channels(
+        artifact.module,
+        example,
+        settings,
+        multiple=context.profile.channel_multiple,
+        batches=_labelled_batches(context) if settings.importance == "taylor" else (),
+    )
+    after = count_macs(module, example)
+    metrics: dict[str, Any] = {
+        "macs_before": before,
+        "macs_after": after,
+        "parameters_before": count_parameters(artifact.module),
+        "parameters_after": count_parameters(module),
+        "scope": scope,
+        "validation_before": accuracy(artifact.module, data.val, data.preprocessing),
+        "validation_pruned": accuracy(module, data.val, data.preprocessing),
+    }
+    curves: dict[str, list[float]] = {}
+    if settings.epochs:
+        names = [field.name for field in fields(Lesson)]
+        lesson = Lesson(**{name: getattr(settings, name) for name in names})
+        trained, figures = teach(module, lesson, context, teacher=context.teacher or artifact.original.module)
+        metrics.update(figures, best_epoch=trained.best_epoch)
+        curves = trained.curves
+    metrics["validation_accuracy"] = accuracy(module, data.val, data.preprocessing)
+    record = Record(stage="prune", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
+    return artifact.next(record=record, module=module.eval())
+
+
+def remove_channels(
+    module: nn.Module,
+    example: Tensor,
+    settings: Prune,
+    *,
+    multiple: int,
+    batches: Sequence[tuple[Tensor, Tensor]] | Iterator[tuple[Tensor, Tensor]] = (),
+) -> tuple[nn.Module, str]:
+    """A pruned copy, and which channels could be touched.
+
+    All groups are tried first. Some networks couple channels in ways that the dependency graph misreads (padded
+    shortcuts, for one); there only channels that live inside one branch are removed. Every result must still run.
+    """
+    batches = list(batches)
+    problems = []
+    for scope in ("all layers", "layers inside one branch"):
+        candidate = copy.deepcopy(module)
+        try:
+            _prune_(candidate, example, settings, multiple=multiple, batches=batches, inside=scope != "all layers")
+            problem = _problem_with(candidate, module, example)
+        except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem is None:
+            return candidate.eval().requires_grad_(True), scope
+        problems.append(f"{scope}: {problem.splitlines()[0]}")
+    raise StageError(
+        f"no channel could be removed with ratio {settings.ratio} and a multiple of {multiple}. "
+        + " ".join(problems)
+        + ". Name the modules that must stay in prune.exclude, or leave the stage out (--set prune=off)."
+    )
+
+
+def _prune_(
+    module: nn.Module,
+    example: Tensor,
+    settings: Prune,
+    *,
+    multiple: int,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    inside: bool,
+) -> None:
+    import torch_pruning as tp
+
+    ignored = [*_excluded(module, settings.exclude), *_heads(module, example)]
+    if inside:
+        ignored += _coupled(module, example, ignored)
+    if settings.importance == "taylor":
+        importance = tp.importance.GroupTaylorImportance()
+        module.zero_grad()
+        for images, labels in batches:
+            (F.cross_entropy(module(images), labels) / len(batches)).backward()  # type: ignore[no-untyped-call]
+    else:
+        importance = tp.importance.GroupMagnitudeImportance(p=2)
+    pruner = tp.pruner.BasePruner(
+        module,
+        example,
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=settings.ratio,
+        max_pruning_ratio=MOST_OF_A_LAYER,
+        ignored_layers=ignored,
+        round_to=multiple,
+    )
+    pruner.step()
+    module.zero_grad(set_to_none=True)
+
+
+def _problem_with(candidate: nn.Module, module: nn.Module, example: Tensor) -> str | None:
+    """What is wrong with a pruned network: torch-pruning (1.6) notices none of it itself."""
+    with torch.no_grad():
+        out, wanted = candidate.eval()(example), module.eval()(example)
+    if out.shape != wanted.shape:
+        return f"the output became {tuple(out.shape)} instead of {tuple(wanted.shape)}"
+    if not bool(torch.isfinite(out).all()):
+        return "the output is not finite"
+    if count_parameters(candidate) >= count_parameters(module):
+        return "nothing was removed"
+    return None
+
+
+def _excluded(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    parts = dict(module.named_modules())
+    for name in names:
+        if name not in parts:
+            raise StageError(f"prune.exclude: the model has no module {name!r}{did_you_mean(name, parts)}")
+    return [parts[name] for name in names]
+
+
+def _heads(module: nn.Module, example: Tensor) -> list[nn.Module]:
+    """Layers whose outputs are the network's answers: a channel less would change the task."""
+    ran: list[tuple[nn.Module, int]] = []
+
+    def hook(part: nn.Module, _inputs: Any, output: Tensor) -> None:
+        ran.append((part, output.shape[1] if isinstance(part, nn.modules.conv._ConvNd) else output.shape[-1]))
+
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    handles = [part.register_forward_hook(hook) for part in module.modules() if isinstance(part, kinds)]
+    with torch.no_grad():
+        classes = module.eval()(example).shape[1]
+    for handle in handles:
+        handle.remove()
+    heads = [part for part, width in ran if width == classes]
+    return heads[-1:]
+
+
+def _coupled(module: nn.Module, example: Tensor, ignored: list[nn.Module]) -> list[nn.Module]:
+    """Layers whose output channels are added to another layer's: those outside a single branch."""
+    import torch_pruning as tp
+
+    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    coupled: list[nn.Module] = []
+    for group in graph.get_all_groups(ignored_layers=ignored):
+        producers = {
+            dependency.target.module
+            for dependency, _ in group
+            if graph.is_out_channel_pruning_fn(dependency.handler) and _makes_channels(dependency.target.module)
+        }
+        if len(producers) > 1:
+            coupled += producers
+    return coupled
+
+
+def _makes_channels(part: nn.Module) -> bool:
+    if isinstance(part, nn.modules.conv._ConvNd):
+        return part.groups == 1  # a depthwise convolution passes its input's channels on
+    return isinstance(part, nn.Linear)
+
+
+def _labelled_batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+    split = context.data.train
+    if split is None:
+        raise StageError("prune.importance: taylor needs training images; use magnitude")
+    batches = loader(split, batch_size=64, shuffle=True, seed=context.seed, epoch=0)
+    for _, (images, labels, _index) in zip(range(TAYLOR_BATCHES), batches, strict=False):
+        yield context.data.preprocessing.normalize(images), labels
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that the network learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(module: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one input."""
+    total = 0
+
+    def hook(part: nn.Module, _inputs: Any, output: Tensor) -> None:
+        nonlocal total
+        weight = part.weight
+        assert isinstance(weight, Tensor)
+        places = output.numel() // output.shape[0]
+        per_place = weight[0].numel() if weight.ndim > 1 else 1
+        total += places * per_place
+
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    handles = [part.register_forward_hook(hook) for part in module.modules() if isinstance(part, kinds)]
+    with torch.no_grad():
+        module.eval()(example[:1])
+    for handle in handles:
+        handle.remove()
+    return total

@@ -1,0 +1,1 @@
+"""Quantise a network for the grid of one runtime: calibrate, train with the rounding in place, export."""

@@ -1,0 +1,112 @@
+"""The network as it is exported: integers for weights, and quantise and dequantise nodes for activations.
+
+Each module computes the same numbers as its training form, and knows how to write itself as ONNX nodes; torch's own
+exporter would write weights as float and refuses 7-bit grids.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .layers import ActivationRounding, RoundedLayer
+from .scheme import Scheme
+
+
+class _QuantizeDequantize(torch.autograd.Function):
+    """Round to a grid and come back. symbolic: QuantizeLinear and DequantizeLinear (ONNX, since opset 10)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point.to(torch.int32), low, high)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
+        quantized = g.op("QuantizeLinear", x, scale, zero_point)
+        return g.op("DequantizeLinear", quantized, scale, zero_point).setType(x.type())
+
+
+class _DequantizeWeight(torch.autograd.Function):
+    """Integers to weights, one scale for each output channel. symbolic: DequantizeLinear with axis 0 (opset 13)."""
+
+    @staticmethod
+    def forward(ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        return integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))
+
+    @staticmethod
+    def symbolic(g: Any, integers: Any, scale: Any, zero_point: Any) -> Any:
+        kind = integers.type().with_dtype(torch.float32)
+        return g.op("DequantizeLinear", integers, scale, zero_point, axis_i=0).setType(kind)
+
+
+class _RoundWeight(torch.autograd.Function):
+    """Float weights to a grid and back, for parsers that want to see float weights (TensorRT 8)."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero_point.to(torch.int32), 0, -127, 127)
+
+    @staticmethod
+    def symbolic(g: Any, weight: Any, scale: Any, zero_point: Any) -> Any:
+        quantized = g.op("QuantizeLinear", weight, scale, zero_point, axis_i=0)
+        return g.op("DequantizeLinear", quantized, scale, zero_point, axis_i=0).setType(weight.type())
+
+
+class FrozenRounding(nn.Module):
+    """An activation's rounding with its range fixed."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, rounding: ActivationRounding) -> None:
+        super().__init__()
+        scale, zero_point = rounding.scale_and_zero_point()
+        kind = torch.int8 if rounding.grid == "signed" else torch.uint8
+        self.limits = rounding.limits
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", zero_point.to(kind))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _QuantizeDequantize.apply(x, self.scale, self.zero_point, *self.limits)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class FrozenLayer(nn.Module):
+    """A convolution or linear layer with integer weights and a float bias."""
+
+    weight: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bias: Tensor | None
+
+    def __init__(self, source: RoundedLayer, *, float_weights: bool) -> None:
+        super().__init__()
+        weight, bias = source.folded()
+        scale = source.weight_scale(weight)
+        integers = (weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).round()
+        integers = integers.clamp(-source.weight_limit, source.weight_limit)
+        self.float_weights = float_weights
+        on_grid = integers * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        self.register_buffer("weight", on_grid.detach() if float_weights else integers.detach().to(torch.int8))
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int8))
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.source = [source]  # in a list: its parameters are not to be exported
+
+    def forward(self, x: Tensor) -> Tensor:
+        restore = _RoundWeight if self.float_weights else _DequantizeWeight
+        weight = restore.apply(self.weight, self.scale, self.zero_point)  # type: ignore[no-untyped-call]
+        return self.source[0].compute(x, weight, self.bias)
+
+
+def freeze(module: fx.GraphModule, scheme: Scheme) -> fx.GraphModule:
+    """A copy of a prepared network in the form that is exported."""
+    frozen = copy.deepcopy(module).eval()
+    for name, part in list(frozen.named_modules()):
+        if isinstance(part, ActivationRounding):
+            frozen.set_submodule(name, FrozenRounding(part))
+        elif isinstance(part, RoundedLayer):
+            frozen.set_submodule(name, FrozenLayer(part, float_weights=scheme.float_weights))
+    return frozen

@@ -1,0 +1,187 @@
+"""Put rounding into a network where the scheme wants it."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ...targets.errors import StageError
+from .layers import ActivationRounding, RoundedLayer
+from .scheme import Scheme
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
+# A runtime drops these before a rounding whose zero point is 0, so the rounding belongs behind them.
+ABSORBED = (nn.ReLU, nn.ReLU6)
+MOVES = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample,
+)  # fmt: skip
+NONNEGATIVE_FUNCTIONS = {
+    F.relu, F.relu6, torch.relu, F.sigmoid, torch.sigmoid, F.hardsigmoid, F.softmax, "relu", "relu_", "sigmoid",
+}  # fmt: skip
+ABSORBED_FUNCTIONS = {F.relu, F.relu6, torch.relu, "relu", "relu_"}
+MOVING_FUNCTIONS = {
+    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.dropout, F.interpolate, torch.flatten,
+    "flatten", "view", "reshape", "mean", torch.mean, "squeeze", torch.squeeze, "contiguous",
+}  # fmt: skip
+ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+SUFFIX = "_rounding"
+
+
+def prepare(module: nn.Module, scheme: Scheme) -> fx.GraphModule:
+    """A copy of the network that rounds as the scheme says; its ranges are still to be observed.
+
+    StageError: torch cannot trace the network, or it has no layer to quantise.
+    """
+    graph_module = _trace(module)
+    _replace_layers_(graph_module, scheme)
+    rounded = {name for name, part in graph_module.named_modules() if isinstance(part, RoundedLayer)}
+    if not rounded:
+        raise StageError("no convolution or linear layer was found to quantise; is all of the model excluded?")
+    _insert_roundings_(graph_module, scheme, rounded)
+    graph_module.graph.lint()
+    graph_module.recompile()
+    return graph_module
+
+
+def roundings(module: nn.Module) -> list[ActivationRounding]:
+    """Every place where an activation is rounded."""
+    return [part for part in module.modules() if isinstance(part, ActivationRounding)]
+
+
+def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
+    """Every layer with rounded weights, by its name in the original network."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, RoundedLayer)}
+
+
+def _trace(module: nn.Module) -> fx.GraphModule:
+    try:
+        return fx.symbolic_trace(copy.deepcopy(module).eval())
+    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise StageError(
+            f"torch.fx cannot trace {type(module).__name__}, which quantisation needs: {error}. "
+            "Its forward must not branch on the values of tensors. Remove the branch, or leave quantisation out "
+            "(--set quantize=off) and ship the pruned float model."
+        ) from None
+
+
+def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
+    """Swap weighted layers for rounded ones, with the batch norm that follows folded in."""
+    parts = dict(graph_module.named_modules())
+    calls = Counter(str(node.target) for node in graph_module.graph.nodes if node.op == "call_module")
+    for node in list(graph_module.graph.nodes):
+        name = str(node.target)
+        if node.op != "call_module" or not isinstance(parts[name], WEIGHTED) or _is_excluded(name, scheme):
+            continue
+        norm_node = _norm_behind(node, parts, calls)
+        norm = parts[str(norm_node.target)] if norm_node is not None else None
+        if norm_node is not None:
+            norm_node.replace_all_uses_with(node)
+            graph_module.graph.erase_node(norm_node)
+            graph_module.delete_submodule(str(norm_node.target))
+        graph_module.set_submodule(name, RoundedLayer(parts[name], norm, weight_limit=scheme.weight_limit))
+    graph_module.recompile()
+
+
+def _norm_behind(node: fx.Node, parts: Mapping[str, nn.Module], calls: Mapping[str, int]) -> fx.Node | None:
+    """The batch norm that alone takes this layer's output, where both are used once."""
+    follower = _only_user(node)
+    if follower is None or follower.op != "call_module":
+        return None
+    norm = parts[str(follower.target)]
+    foldable = isinstance(norm, NORMS) and norm.track_running_stats and norm.affine
+    once = calls[str(node.target)] == calls[str(follower.target)] == 1
+    return follower if foldable and once else None
+
+
+def _is_excluded(name: str, scheme: Scheme) -> bool:
+    return any(name == excluded or name.startswith(excluded + ".") for excluded in scheme.exclude)
+
+
+def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: set[str]) -> None:
+    graph = graph_module.graph
+    made: dict[fx.Node, fx.Node] = {}
+
+    def rounding(node: fx.Node) -> fx.Node:
+        """The rounded value of a node: one rounding for each producer, shared by everyone who wants it."""
+        if node not in made:
+            name = f"{node.name}{SUFFIX}"
+            grid = scheme.grid(nonnegative=_is_nonnegative(node, graph_module))
+            graph_module.add_submodule(name, ActivationRounding(grid))
+            with graph.inserting_after(node):
+                made[node] = graph.call_module(name, (node,))
+        return made[node]
+
+    layers = {node for node in graph.nodes if node.op == "call_module" and str(node.target) in rounded}
+    for node in list(graph.nodes):
+        if node in layers:
+            node.update_arg(0, rounding(node.args[0]))
+        elif _is_addition(node):
+            for place in _operands_to_round(node, scheme, layers):
+                node.update_arg(place, rounding(node.args[place]))
+    if scheme.every_edge:
+        outputs = {argument for node in graph.nodes if node.op == "output" for argument in node.all_input_nodes}
+        for node in list(graph.nodes):
+            last = _behind_absorbed(node, graph_module)
+            if (node in layers or _is_addition(node)) and not {node, last} & outputs:
+                _round_output_(last, rounding(last))
+
+
+def _is_addition(node: fx.Node) -> bool:
+    return node.op in ("call_function", "call_method") and node.target in ADDITIONS
+
+
+def _operands_to_round(node: fx.Node, scheme: Scheme, layers: set[fx.Node]) -> tuple[int, ...]:
+    """Which operands of an addition are rounded: both, the skip alone, or none where nothing fuses with it."""
+    operands = [argument for argument in node.args[:2] if isinstance(argument, fx.Node)]
+    if len(operands) < 2:
+        return ()  # an offset, not a residual
+    if scheme.every_edge:
+        return (0, 1)
+    # The other operand fuses with its convolution, whose sum then leaves in the skip's precision.
+    from_layer = [operand in layers for operand in operands]
+    if not any(from_layer):
+        return ()
+    return (0,) if from_layer == [False, True] else (1,)
+
+
+def _round_output_(node: fx.Node, rounded: fx.Node) -> None:
+    for user in list(node.users):
+        if user is not rounded:
+            user.replace_input_with(node, rounded)
+
+
+def _behind_absorbed(node: fx.Node, graph_module: fx.GraphModule) -> fx.Node:
+    """The ReLU that swallows this node's output, or the node."""
+    follower = _only_user(node)
+    return follower if follower is not None and _is(follower, graph_module, ABSORBED, ABSORBED_FUNCTIONS) else node
+
+
+def _is_nonnegative(node: fx.Node, graph_module: fx.GraphModule) -> bool:
+    if _is(node, graph_module, NONNEGATIVE, NONNEGATIVE_FUNCTIONS):
+        return True
+    if node.target in (torch.cat, *ADDITIONS) or _is(node, graph_module, MOVES, MOVING_FUNCTIONS):
+        return bool(node.all_input_nodes) and all(
+            _is_nonnegative(source, graph_module) for source in node.all_input_nodes
+        )
+    if node.op == "call_module" and isinstance(graph_module.get_submodule(str(node.target)), ActivationRounding):
+        return _is_nonnegative(node.all_input_nodes[0], graph_module)
+    return False
+
+
+def _is(node: fx.Node, graph_module: fx.GraphModule, modules: tuple[type, ...], functions: set[object]) -> bool:
+    if node.op == "call_module":
+        return isinstance(graph_module.get_submodule(str(node.target)), modules)
+    return node.op in ("call_function", "call_method") and node.target in functions
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None

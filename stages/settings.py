@@ -1,0 +1,49 @@
+"""What a recipe may say about a model and its data. No torch here: a recipe is checked before it loads."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Settings):
+    """Where a network comes from."""
+
+    source: str = Field(description="path/to/file.py:function, torchvision:NAME, timm:NAME or builtin:NAME")
+    weights: str | None = Field(None, description=".pt or .pth (tensors only) or .safetensors")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the function")
+
+
+class DataSettings(_Settings):
+    """Where images come from and how they reach the network."""
+
+    source: str = Field(
+        description="imagefolder:PATH, torchvision:NAME, mnist:PATH, path/to/file.py:function, builtin:digits"
+    )
+    size: tuple[Positive, Positive] | Positive | None = Field(
+        None, description="height and width in pixels; none: that of the images"
+    )
+    mean: tuple[float, ...] | None = Field(
+        None,
+        description="subtracted from each channel, in units of 0 to 1; none: what is usual for such images",
+    )
+    std: tuple[float, ...] | None = Field(None, description="each channel is divided by it after the mean")
+    augment: tuple[Literal["flip", "crop", "shift"], ...] = Field(
+        (), description="flip: left-right; crop: up to an eighth of the side, padded; shift: up to 2 pixels"
+    )
+    val_share: float = Field(
+        0.1,
+        gt=0,
+        lt=0.9,
+        description="share of the training images that chooses, where no split is there for it",
+    )
+    root: str | None = Field(None, description="folder of a torchvision data set")
+    download: bool = Field(False, description="let torchvision fetch a data set that is not there")
+    limit: Positive | None = Field(
+        None, description="at most this many images of each split of the source, for a quick try"
+    )

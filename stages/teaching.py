@@ -1,0 +1,152 @@
+"""Train one network, with labels, with a teacher, or with both: what distillation and every recovery share."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..targets.errors import StageError
+from .artifact import Context
+from .augment import augment
+from .data import loader
+from .distill.nouns import Objective, Player, Teacher, Weighted
+from .distill.response import CrossEntropy, KnowledgeDistillation
+from .distill.sources import Frozen, Loaded
+from .evaluation import accuracy
+from .training import Trained, fit
+
+WARMUP_SHARE = 0.1  # of all steps: the learning rate rises from a twentieth, then falls as a cosine to a hundredth
+CLIP_NORM = 5.0  # a rare bad batch must not undo an epoch; ordinary gradients stay below
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """How one training goes. ce, kd: weights of the labels' and of the teacher's loss."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: Literal["adamw", "sgd"]
+    weight_decay: float
+    ce: float
+    kd: float
+    temperature: float
+
+
+def teach(
+    student: nn.Module,
+    lesson: Lesson,
+    context: Context,
+    *,
+    teacher: nn.Module | None,
+    augmented: bool = True,
+    before_epoch: Callable[[int], None] = lambda epoch: None,
+    evaluate: Callable[[], float] | None = None,
+) -> tuple[Trained, dict[str, float]]:
+    """Train `student` in place and leave it on the CPU in its best epoch; returns the curves and some figures.
+
+    Without a teacher `kd` must be 0. The epoch is chosen on the validation images.
+    """
+    split = context.data.train
+    if split is None:
+        raise StageError("there are no training images: give data with a train split, or set the epochs to 0")
+    if len(split) < 2:
+        raise StageError(f"{len(split)} training images are too few to train on")
+    accelerator = Accelerator()
+    batch_size = min(lesson.batch_size, len(split))
+    rounds = math.ceil(len(split) / batch_size)
+    objective = _objective(lesson, teacher)
+    optimizer = _optimizer(lesson, [*student.parameters(), *objective.parameters()])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(lesson.epochs * rounds))
+    student, optimizer = accelerator.prepare(student, optimizer)
+    player = Player(
+        name="student",
+        module=student,
+        objective=objective.to(accelerator.device),
+        optimizer=optimizer,
+        schedule=schedule,
+        clip_norm=CLIP_NORM,
+    )
+    teachers: dict[str, Teacher] = {}
+    if teacher is not None and lesson.kd:
+        teachers["teacher"] = Frozen(copy.deepcopy(teacher))
+        teachers["teacher"].to(accelerator.device)
+    started = time.perf_counter()
+    trained = fit(
+        student,
+        [player],
+        samples=_samples(context, batch_size, accelerator.device, augmented=augmented),
+        teachers=teachers,
+        epochs=lesson.epochs,
+        seed=context.seed,
+        evaluate=evaluate or (lambda: accuracy(student, context.data.val, context.data.preprocessing)),
+        checkpoint=context.work / "training.safetensors",
+        before_epoch=before_epoch,
+        progress=context.progress,
+        backward=accelerator.backward,
+    )
+    seconds = time.perf_counter() - started
+    student.cpu()
+    images = len(split) * (lesson.epochs - trained.resumed_at)
+    return trained, {"images_per_second": images / seconds if images else 0.0}
+
+
+def _objective(lesson: Lesson, teacher: nn.Module | None) -> Objective:
+    if teacher is None and lesson.kd:
+        raise StageError(f"kd is {lesson.kd} and there is no teacher: set kd to 0, or name a teacher")
+    terms = [
+        Weighted(name="ce", term=CrossEntropy(), weight=lesson.ce),
+        Weighted(name="kd", term=KnowledgeDistillation(temperature=lesson.temperature), weight=lesson.kd),
+    ]
+    return Objective(terms)
+
+
+def _optimizer(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Weight decay reaches only matrices and kernels: it has no business on a bias, a norm or a scale."""
+    wide = [parameter for parameter in parameters if parameter.ndim > 1]
+    narrow = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [
+        {"params": wide, "weight_decay": lesson.weight_decay},
+        {"params": narrow, "weight_decay": 0.0},
+    ]
+    if lesson.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lesson.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=lesson.lr)
+
+
+def _warm_cosine(steps: int) -> Callable[[int], float]:
+    warm = max(1, round(steps * WARMUP_SHARE))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return 0.05 + 0.95 * step / warm
+        angle = math.pi * min(1.0, (step - warm) / max(1, steps - warm))
+        return 0.01 + 0.99 * (1 + math.cos(angle)) / 2
+
+    return factor
+
+
+def _samples(context: Context, batch_size: int, device: torch.device, *, augmented: bool) -> Loaded:
+    data = context.data
+    assert data.train is not None
+    split = data.train
+
+    def open_epoch(epoch: int) -> tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]:
+        batches = loader(split, batch_size=batch_size, shuffle=True, seed=context.seed, epoch=epoch)
+        return len(batches), iter(batches)
+
+    def prepare(images: Tensor, epoch: int, index: int) -> Tensor:
+        if augmented and data.augment:
+            generator = torch.Generator().manual_seed(context.seed * 7_368_787 + epoch * 100_003 + index)
+            images = augment(images, data.augment, generator)
+        return data.preprocessing.normalize(images)
+
+    return Loaded(open_epoch, prepare=prepare, device=device)

@@ -1,0 +1,74 @@
+"""States on disk: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgepress.stages.tensors import CorruptStateError, load_state, save_state
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=8)
+NESTED = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 9), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(state=NESTED)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_plain_data_comes_back_as_it_went(tmp_path: Path, state: object) -> None:
+    save_state(state, tmp_path / "state")
+    assert load_state(tmp_path / "state") == state
+
+
+def test_an_optimisers_state_comes_back_with_whole_numbers_as_keys(tmp_path: Path) -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    save_state(optimizer.state_dict(), tmp_path / "state")
+    again = torch.optim.AdamW(module.parameters())
+    again.load_state_dict(load_state(tmp_path / "state"))
+    assert list(again.state_dict()["state"]) == [0, 1]
+    torch.testing.assert_close(again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    save_state({"a": whole[:3], "b": whole}, tmp_path / "state")
+    loaded = load_state(tmp_path / "state")
+    torch.testing.assert_close(loaded["a"], whole[:3])
+    torch.testing.assert_close(loaded["b"], whole)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state"
+    save_state({"weights": torch.randn(100)}, path)
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+    path.write_bytes({"flip": content, "truncate": content[:-10], "empty": b""}[damage])
+    with pytest.raises(CorruptStateError):
+        load_state(path)
+
+
+def test_an_object_without_a_plain_form_is_refused_instead_of_pickled(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="without pickle"):
+        save_state({"x": object()}, tmp_path / "state")
+
+
+def test_a_failed_write_leaves_the_old_state(tmp_path: Path) -> None:
+    save_state({"x": 1}, tmp_path / "state")
+    with pytest.raises(TypeError):
+        save_state({"x": object()}, tmp_path / "state")
+    assert load_state(tmp_path / "state") == {"x": 1}
