@@ -1,0 +1,157 @@
+"""Put the figures of all stages together into one report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from ..stages.artifact import Artifact, ExportedFile, Record
+from ..stages.data import Data
+from ..targets import cpu
+from .choose import choose, conclude, judge, reasons_in
+from .plan import Plan
+from .report.schema import (
+    Accuracy,
+    DataFacts,
+    Latency,
+    Memory,
+    Parity,
+    Ratio,
+    Report,
+    Run,
+    StageFacts,
+    Variant,
+)
+
+PACKAGES = ("edgepress", "torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "numpy", "accelerate")
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def assemble(
+    plan: Plan,
+    artifact: Artifact,
+    data: Data,
+    *,
+    command: str,
+    started: str,
+    seconds: float,
+    reused: Sequence[str],
+) -> Report:
+    """The report of a finished run."""
+    figures = _figures_of(artifact)
+    variants = _variants(artifact, figures)
+    chosen = choose(variants, figures.get("ratios", {}), plan.budget, plan.profile)
+    chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
+    limits = judge(chosen_variant, plan.budget, plan.profile)
+    return Report(
+        run=Run(
+            id=artifact.key,
+            command=command,
+            recipe=plan.recipe.model_dump(mode="json"),
+            seed=plan.recipe.seed,
+            started=started,
+            seconds=seconds,
+            versions=versions(),
+            machine=figures.get("machine") or cpu.describe(),
+        ),
+        profile=plan.profile.model_dump(mode="json"),
+        data=_data_facts(plan, data),
+        budget=limits,
+        stages=[_stage_facts(record, reused) for record in artifact.records],
+        variants=variants,
+        bundle=figures.get("bundle"),
+        caveats=list(figures.get("caveats", [])),
+        chosen=chosen,
+        verdict=conclude(chosen_variant, variants[0], limits, plan.profile),
+    )
+
+
+def _figures_of(artifact: Artifact) -> Mapping[str, Any]:
+    """What the profile stage measured, or nothing where it did not run."""
+    found = [record.metrics for record in artifact.records if record.stage == "profile" and not record.skipped]
+    return found[-1] if found else {}
+
+
+def _data_facts(plan: Plan, data: Data) -> DataFacts:
+    return DataFacts(
+        source=plan.recipe.data.source,
+        classes=list(data.classes),
+        train=len(data.train) if data.train is not None else 0,
+        val=len(data.val),
+        test=len(data.test),
+        notes=list(data.notes),
+    )
+
+
+def _stage_facts(record: Record, reused: Sequence[str]) -> StageFacts:
+    hidden = ("engines", "ratios", "machine", "versions", "caveats")  # they have places of their own
+    return StageFacts(
+        name=record.stage,
+        settings=dict(record.settings),
+        seconds=record.seconds,
+        metrics={key: value for key, value in record.metrics.items() if key not in hidden},
+        curves={name: list(values) for name, values in record.curves.items()},
+        reused=record.stage in reused,
+        skipped=record.skipped,
+    )
+
+
+def _variants(artifact: Artifact, figures: Mapping[str, Any]) -> list[Variant]:
+    engines: Mapping[str, Any] = figures.get("engines", {})
+    found = []
+    for file in artifact.files:
+        names = [name for name in (file.variant, f"{file.variant}-bf16") if name in engines] or [file.variant]
+        found += [_variant(name, file, engines.get(name, {}), figures) for name in names]
+    return found
+
+
+def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> Variant:
+    where = figures.get("where", "stand-in")
+    accuracy, memory, parity = (
+        facts.get("accuracy"),
+        facts.get("memory_mb"),
+        facts.get("parity") or file.parity,
+    )
+    ratio = figures.get("ratios", {}).get("baseline", {}).get(name)
+    bfloat = name != file.variant
+    return Variant(
+        name=name,
+        precision="bf16" if bfloat else file.precision,
+        description=file.description + (", computed in bfloat16" if bfloat else ""),
+        parameters=file.parameters,
+        macs=file.macs,
+        size_bytes=file.size_bytes,
+        file=f"models/{file.path.name}",
+        accuracy=Accuracy(**accuracy, where=where) if accuracy else None,
+        val_accuracy=facts.get("val_accuracy"),
+        torch_accuracy=facts.get("torch_accuracy"),
+        latency_ms=_latency(facts.get("latency"), figures),
+        all_cores_ms=_latency(facts.get("all_cores"), figures),
+        speedup=Ratio(value=ratio[0], ci95=(ratio[1], ratio[2])) if ratio else None,
+        memory_mb=Memory(
+            peak_rss=memory["peak"],
+            phases={phase: value for phase, value in memory.items() if phase != "peak"},
+            where=where,
+        )
+        if memory
+        else None,
+        parity=Parity(**{"ok": True, **parity}) if parity else None,
+        int8=facts.get("int8") if file.precision == "int8" else None,
+        warnings=[*file.warnings, *reasons_in(facts)],
+    )
+
+
+def _latency(facts: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> Latency | None:
+    return Latency(**facts, where=figures["where"], runtime=figures["runtime"]) if facts else None

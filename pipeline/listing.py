@@ -1,0 +1,100 @@
+"""Small commands that look things up: targets, check, report, schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..targets import installed, profiles
+from ..targets.errors import RecipeError
+from ..targets.profiles import Profile
+
+
+def targets(*, as_json: bool) -> int:
+    """Print every profile, and what can be done with it here."""
+    found = [profiles.load(name) for name in profiles.names()]
+    if as_json:
+        facts = [{**profile.model_dump(mode="json"), "here": here(profile)} for profile in found]
+        print(json.dumps(facts, indent=2))
+        return 0
+    table = Table(title="targets", title_justify="left")
+    for column in ("name", "board", "runtime", "precisions", "built and timed here"):
+        table.add_column(column)
+    for profile in found:
+        runtime = f"{profile.runtime} {profile.runtime_version or ''}".strip()
+        table.add_row(profile.name, profile.board, runtime, ", ".join(profile.precisions), here(profile))
+    Console().print(table)
+    return 0
+
+
+def here(profile: Profile) -> str:
+    """Whether this machine can build and time for a device, in words."""
+    runtime = profile.measures_with
+    if installed.version(runtime) == "not installed":
+        return f"no: {runtime} is not installed"
+    if profile.device == "local":
+        return "yes"
+    return f"no: exported here, timed with {runtime} as a stand-in"
+
+
+def check(files: Sequence[str]) -> int:
+    """Validate each file; every problem of every file is printed."""
+    wrong = 0
+    console = Console(stderr=True)
+    for name in files:
+        try:
+            kind = check_one(Path(name))
+        except RecipeError as error:
+            wrong += 1
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(f"{name}: a good {kind}")
+    return RecipeError.exit_code if wrong else 0
+
+
+def check_one(path: Path) -> str:
+    """`recipe` or `profile`, after a full check. RecipeError: it does not hold."""
+    from . import plan, recipe, yaml_lines
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    data, _ = yaml_lines.read(text, origin=str(path))
+    if isinstance(data, dict) and {"runtime", "board"} & data.keys():
+        profiles.parse(text, origin=str(path))
+        return "profile"
+    plan.make(recipe.load(text, origin=str(path), folder=path.parent))
+    return "recipe"
+
+
+def report(folder: str, *, as_json: bool) -> int:
+    """Render report.json of a folder again, and print it."""
+    from .report import render
+    from .report.terminal import print_report
+
+    found = render.read(Path(folder))
+    render.write(found, Path(folder))
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_report(found, Console())
+    return 0
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of what a user writes or reads."""
+    if kind == "profile":
+        return Profile.model_json_schema()
+    if kind == "report":
+        from .report import render
+
+        return render.json_schema()
+    from .recipe import Recipe
+
+    return Recipe.model_json_schema()

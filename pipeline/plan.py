@@ -1,0 +1,94 @@
+"""What a recipe comes to on its target: the stages in order, what is skipped and why, and where figures come from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..stages.artifact import Stage
+from ..targets import profiles
+from ..targets.errors import RecipeError
+from ..targets.profiles import Budget, Profile
+from .recipe import STAGES, Recipe
+
+FORM_WORDS = {
+    "float": "a float model",
+    "quantized": "a quantised model",
+    "files": "exported files",
+    "figures": "figures",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """A stage with its settings. skip: why it will not run."""
+
+    stage: Stage
+    skip: str | None
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, defaults included."""
+        return asdict(self.stage)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe that can run."""
+
+    recipe: Recipe
+    profile: Profile
+    budget: Budget
+    stages: tuple[PlannedStage, ...]
+
+    def where(self) -> str:
+        """One sentence on what the figures will mean."""
+        profile = self.profile
+        if profile.device == "local":
+            return f"measured on this machine with {profile.runtime}, which is the device"
+        return (
+            f"{profile.board} cannot be reached from here: figures are taken on this machine with "
+            f"{profile.stand_in} and stand apart as a stand-in; nothing is claimed for the device"
+        )
+
+
+def make(recipe: Recipe) -> Plan:
+    """Resolve a recipe. RecipeError: no such profile, or stages that cannot follow one another."""
+    profile = profiles.load(recipe.target)
+    names = recipe.stages if recipe.stages is not None else _default_names(recipe, profile)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"stages: {', '.join(twice)} stands twice; each stage runs once")
+    alone = recipe.student is None and recipe.teacher is None
+    planned = []
+    for name in names:
+        if name in recipe.off:
+            continue
+        stage = recipe.section(name)
+        planned.append(PlannedStage(stage=stage, skip=stage.skip_reason(profile, alone=alone)))
+    _check_order(planned)
+    return Plan(recipe=recipe, profile=profile, budget=recipe.budget or profile.budget, stages=tuple(planned))
+
+
+def _default_names(recipe: Recipe, profile: Profile) -> tuple[str, ...]:
+    """The profile's stages, and those that the recipe has a section for."""
+    wanted = {*profile.stages, *(name for name in STAGES if getattr(recipe, name) is not None)}
+    return tuple(name for name in STAGES if name in wanted)
+
+
+def _check_order(planned: list[PlannedStage]) -> None:
+    form, giver = "float", "the model"
+    for entry in planned:
+        if entry.skip is not None:
+            continue
+        if form not in entry.stage.takes:
+            takes = " or ".join(FORM_WORDS[kind] for kind in sorted(entry.stage.takes))
+            raise RecipeError(
+                f"stages: {entry.name} takes {takes}, and {giver} gives {FORM_WORDS[form]}; "
+                f"the order that works is {', '.join(STAGES)}"
+            )
+        form, giver = entry.stage.gives, entry.name

@@ -1,0 +1,161 @@
+"""The second half of the page: everything that a reader needs to check the first."""
+
+from collections.abc import Callable, Sequence
+
+import yaml
+
+from . import words
+from .elements import Markup, details, element, facts, figure, join, section, table
+from .schema import Report, StageFacts, Variant
+
+Draw = Callable[..., Markup]
+
+
+def parity(report: Report) -> Markup:
+    """The exported files against torch."""
+    head = (
+        "Variant",
+        "Against torch",
+        "Largest difference",
+        "Samples",
+        "Accuracy in torch",
+        "In the runtime",
+        "INT8",
+    )
+    body = table("parity", "The exported file against torch, on the same samples",
+                 head, [_parity(variant) for variant in report.variants])  # fmt: skip
+    note = "A quantised variant is compared with its simulation in torch."
+    inside = [
+        details(f"What ran in INT8: {variant.name}", facts(variant.int8)) for variant in report.variants if variant.int8
+    ]
+    return section("parity", "Parity", body, element("p", note, class_="note"), *inside)
+
+
+def training(report: Report, *, draw: Draw) -> Markup:
+    """One small drawing for each series of each stage that trained."""
+    trained = [(number, stage) for number, stage in enumerate(report.stages) if stage.curves]
+    if not trained:
+        return section("training", "Training", element("p", "No stage of this run trained."))
+    shown = [drawn for number, stage in trained for drawn in _curves(stage, number=number, draw=draw)]
+    note = "One value for each epoch, from left to right."
+    return section(
+        "training", "Training", element("div", *shown, class_="grid four"), element("p", note, class_="note")
+    )
+
+
+def stages(report: Report) -> Markup:
+    if not report.stages:
+        return section("stages", "Stages", element("p", "None ran."))
+    return section("stages", "Stages", *(_stage(stage) for stage in report.stages))
+
+
+def data(report: Report) -> Markup:
+    if report.data is None:
+        return section("data", "Data", element("p", "There was none: accuracy was not measured.", class_="missing"))
+    known = report.data
+    splits = table(
+        "splits",
+        f"Images of {known.source}",
+        ("Split", "Images", "What they did"),
+        [
+            ("train", str(known.train), "trained"),
+            ("validation", str(known.val), "chose between epochs and between variants"),
+            ("test", str(known.test), "chose nothing: every accuracy in this report is on these"),
+        ],
+        words=9,
+    )
+    notes = element("ul", *(element("li", note) for note in known.notes)) if known.notes else Markup("")
+    classes = details(f"{len(known.classes)} classes", element("p", ", ".join(known.classes)))
+    return section("data", "Data", splits, notes, classes)
+
+
+def machine(report: Report) -> Markup:
+    """Where and with what it ran."""
+    run = report.run
+    this = {"command": run.command, "run": run.id, "seed": run.seed, "started": run.started,
+            "took": words.duration(run.seconds)}  # fmt: skip
+    return section(
+        "machine",
+        "Machine and versions",
+        element("h3", "This run"),
+        facts(this),
+        element("h3", "Machine"),
+        facts(run.machine),
+        element("h3", "Versions"),
+        facts(run.versions),
+        details(f"Profile {report.profile.get('name', '')}", facts(report.profile)),
+    )
+
+
+def recipe(report: Report) -> Markup:
+    text = yaml.safe_dump(report.run.recipe, sort_keys=False, allow_unicode=True)
+    body = details("The recipe with every default written out", element("pre", element("code", text), tabindex="0"))
+    return section("recipe", "Recipe", body)
+
+
+def raw() -> Markup:
+    """Where every sample is."""
+    code = (
+        "import json, re, pathlib\n"
+        "page = pathlib.Path('report.html').read_text(encoding='utf-8')\n"
+        "report = json.loads(re.search(r'id=\"report\">(.*?)</script>', page, re.S)[1])\n"
+        "report['variants'][0]['latency_ms']['samples']  # milliseconds, by round"
+    )
+    return section(
+        "raw",
+        "Raw samples",
+        element("p", "This page carries the whole of report.json, every latency sample by round. In Python:"),
+        element("pre", element("code", code), tabindex="0"),
+    )
+
+
+def _parity(variant: Variant) -> tuple[str, ...]:
+    figure = variant.parity
+    known = (words.NOT_MEASURED,) * 3
+    if figure is not None:
+        worst = "not finite" if figure.max_abs_diff is None else f"{figure.max_abs_diff:.2g}"
+        known = (words.parity(figure), worst, str(figure.n))
+    torch = words.NOT_MEASURED if variant.torch_accuracy is None else f"{words.number(variant.torch_accuracy, 1)} %"
+    return (variant.name, *known, torch, words.accuracy(variant.accuracy), _int8(variant))
+
+
+def _int8(variant: Variant) -> str:
+    if variant.int8 is None:
+        return "not quantised"
+    ran, of = variant.int8.get("int8_layers"), variant.int8.get("weighted_layers")
+    return "see below" if ran is None or of is None else f"{ran} of {of} layers"
+
+
+def _curves(stage: StageFacts, *, number: int, draw: Draw) -> list[Markup]:
+    return [
+        figure(
+            draw(values, key=f"curve-{number}-{place}", label=_curve_label(stage.name, series, values)),
+            f"{_last(values).removeprefix(': ')}",
+            title=f"{stage.name}: {series.replace('_', ' ')}",
+        )
+        for place, (series, values) in enumerate(stage.curves.items())
+    ]
+
+
+def _curve_label(stage: str, series: str, values: Sequence[float | None]) -> str:
+    return f"{series.replace('_', ' ')} of {stage} over {len(values)} epochs{_last(values)}"
+
+
+def _last(values: Sequence[float | None]) -> str:
+    if not values:
+        return ""
+    return ": not finite at the end" if values[-1] is None else f": {words.number(values[-1])} at the end"
+
+
+def _stage(stage: StageFacts) -> Markup:
+    if stage.skipped is not None:
+        state = f"skipped: {stage.skipped}"
+    else:
+        state = "reused from an earlier run" if stage.reused else words.duration(stage.seconds)
+    parts = []
+    if stage.metrics:
+        parts += [element("h3", "What it found"), facts(stage.metrics)]
+    if stage.settings:
+        parts += [element("h3", "Settings"), facts(stage.settings)]
+    summary = join(element("strong", stage.name), " ", element("span", state, class_="about"))
+    return details(summary, *(parts or [element("p", "No settings.")]))

@@ -1,0 +1,89 @@
+"""The report as one page: readable offline, on paper, in light and dark, without a script."""
+
+from importlib import resources
+from string import Template
+
+from . import canvas, details, evidence, plots, sections, tradeoff, waterfall, words
+from .elements import Markup, element, join
+from .rows import main_place
+from .schema import Report
+
+CONTENTS = (
+    ("figures", "Key figures"),
+    ("budget", "Budget"),
+    ("variants", "Variants"),
+    ("caveats", "Caveats"),
+    ("tradeoff", "Accuracy against latency"),
+    ("stages-effect", "Stage by stage"),
+    ("latency", "Latency"),
+    ("memory", "Memory"),
+    ("parity", "Parity"),
+    ("training", "Training"),
+    ("stages", "Stages"),
+    ("data", "Data"),
+    ("machine", "Machine"),
+    ("recipe", "Recipe"),
+    ("raw", "Raw samples"),
+)
+
+
+def html(report: Report) -> str:
+    """The whole page; every string of the report is escaped."""
+    folder = resources.files(__package__)
+    with canvas.style():
+        parts = _sections(report)
+    page = Template((folder / "page.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        title=join(f"{report.chosen.name} for {words.board(report)}"),
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        contents=join(*(element("li", element("a", title, href=f"#{key}")) for key, title in CONTENTS)),
+        header=_header(report),
+        sections=join(*parts),
+        data=_safe_json(report),
+    )
+
+
+def _sections(report: Report) -> list[Markup]:
+    where = main_place(report)
+    return [
+        sections.key_figures(report, where),
+        sections.budget(report),
+        sections.variants(report),
+        sections.caveats(report),
+        evidence.tradeoff(report, where, drawing=tradeoff.tradeoff(report, where)),
+        evidence.stage_by_stage(report, where, drawings=waterfall.waterfalls(report, where)),
+        evidence.latency(report, where, drawings=(plots.distributions(report, where), plots.steadiness(report, where))),
+        evidence.memory(report, where, drawing=plots.memory(report, where)),
+        details.parity(report),
+        details.training(report, draw=plots.curve),
+        details.stages(report),
+        details.data(report),
+        details.machine(report),
+        details.recipe(report),
+        details.raw(),
+    ]
+
+
+def _header(report: Report) -> Markup:
+    where = main_place(report)
+    kind = {True: "met", False: "missed", None: "unknown"}[report.verdict.met]
+    about = element(
+        "p",
+        element("span", f"Budget: {words.state(report.verdict.met)}", class_=f"state {kind}"),
+        element("span", words.ground(where, report), class_=f"place {where}"),
+        element("span", report.run.started.replace("T", " ").replace("Z", " UTC")),
+        class_="about",
+    )
+    name = str(report.profile.get("name", ""))
+    return join(
+        element("p", f"Compression report · {name} · {words.board(report)}", class_="kicker"),
+        element("h1", report.verdict.sentence),
+        element("p", element("strong", report.chosen.name), f" was chosen: {report.chosen.why}", class_="why"),
+        about,
+    )
+
+
+def _safe_json(report: Report) -> str:
+    """The report for a script element, which nothing in it can end: in JSON \\u003c is the same."""
+    text = report.model_dump_json()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

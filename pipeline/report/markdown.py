@@ -1,0 +1,97 @@
+"""The report for a pull request: what was chosen, the table, the budget, and where the figures come from."""
+
+import re
+
+from . import words
+from .rows import Row, places, rows, warnings
+from .schema import Report, Where
+
+COLUMNS = (
+    "variant",
+    "precision",
+    "accuracy",
+    "change",
+    "median latency, ms",
+    "faster",
+    "size",
+    "peak memory",
+    "parity",
+)
+
+
+def markdown(report: Report) -> str:
+    """All of it, as GitHub renders it."""
+    parts = [
+        f"## {_escape(report.verdict.sentence)}",
+        f"`{_code(report.chosen.name)}` was chosen: {_escape(report.chosen.why)}",
+        *_variants(report),
+        *_budget(report),
+        *_warnings(report),
+        _footer(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _variants(report: Report) -> list[str]:
+    here = places(report)
+    parts = []
+    if "device" not in here:
+        missing = f"On the {words.board(report)} itself: {words.NOT_MEASURED}.{words.way_there(report)}"
+        parts.append(_escape(missing))
+    for where in here or ("device",):
+        parts += [f"### {_escape(words.ground(where, report))}", _table(report, where=where)]
+    parts.append("Parentheses and ± are 95 % intervals. The variants were timed in turn, in one run.")
+    return parts
+
+
+def _table(report: Report, *, where: Where) -> str:
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+    return "\n".join([*lines, *(_line(row) for row in rows(report, where=where))])
+
+
+def _line(row: Row) -> str:
+    figures = (row.accuracy, row.change, row.latency, row.faster, row.size, row.memory, row.parity)
+    shown = [_escape(cell) for cell in (row.name, row.precision, *figures)]
+    if row.is_chosen:
+        shown = [f"**{cell}**" for cell in shown]
+    return "| " + " | ".join(shown) + " |"
+
+
+def _budget(report: Report) -> list[str]:
+    if not report.budget:
+        return ["### Budget", "None was set."]
+    lines = ["| | limit | measured | |", "|---|---|---|---|"]
+    for name, facts in report.budget.items():
+        what, limit, value = words.limit(name, facts)
+        cells = (
+            what,
+            limit,
+            value,
+            words.state(facts.met) + (f": {facts.why}" if facts.met is not True else ""),
+        )
+        lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
+    return ["### Budget", "\n".join(lines)]
+
+
+def _warnings(report: Report) -> list[str]:
+    found = warnings(report)
+    return ["### Caveats", "\n".join(f"- {_escape(text)}" for text in found)] if found else []
+
+
+def _footer(report: Report) -> str:
+    facts = [f"`{_code(report.run.command)}`", f"profile {_escape(str(report.profile.get('name', '')))}"]
+    if report.data is not None:
+        facts.append(f"accuracy on {report.data.test} test images of {_escape(report.data.source)}")
+    facts += [f"seed {report.run.seed}", f"{words.duration(report.run.seconds)}", _escape(report.run.started)]
+    return "<sub>" + " · ".join(facts) + ". Every sample is in report.json.</sub>"
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown and HTML leave alone, on one line."""
+    one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#@!])", r"\\\1", one_line)
+
+
+def _code(text: str) -> str:
+    """Text for between backticks."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")

@@ -1,0 +1,189 @@
+"""report.json: every figure of a run, in a published and versioned form."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+SCHEMA_VERSION = "1.0"
+
+Where = Literal["device", "stand-in", "estimated"]
+Interval = tuple[float, float]
+
+
+def _finite_or_none(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# JSON has no NaN: where one can happen (a loss that overflowed) it is stored as null.
+MaybeFinite = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+def _plain(value: Any) -> Any:
+    """The same value as JSON will give it back: NumPy's as Python's, a tuple as a list, a path as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if callable(to_list := getattr(value, "tolist", None)):
+        return _plain(to_list())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _finite_or_none(value)
+    return str(value)
+
+
+Values = Annotated[dict[str, Any], BeforeValidator(_plain)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Run(_Part):
+    """Which run this is, and what it ran on."""
+
+    id: str = Field(description="the last stage's key: equal for runs of the same work")
+    command: str
+    recipe: Values = Field(description="the resolved recipe, every default written out")
+    seed: int
+    started: str = Field(description="ISO 8601, UTC")
+    seconds: float = Field(description="wall time of this command; reused stages cost none")
+    versions: dict[str, str]
+    machine: Values
+
+
+class DataFacts(_Part):
+    """What the accuracy figures were taken on."""
+
+    source: str
+    classes: list[str]
+    train: int = Field(description="images that trained")
+    val: int = Field(description="images that chose between epochs and variants")
+    test: int = Field(description="images that chose nothing: every reported accuracy is on these")
+    notes: list[str] = Field(description="how the splits were made, what was skipped")
+
+
+class Limit(_Part):
+    """One limit of the budget against what was measured."""
+
+    limit: float
+    value: float | None = Field(description="None: not measured")
+    met: bool | None = Field(description="None: not known")
+    why: str = Field(description="one sentence")
+
+
+class StageFacts(_Part):
+    """What one stage did."""
+
+    name: str
+    settings: Values
+    seconds: float
+    metrics: Values = Field(description="what the stage says of itself, by name; curves apart")
+    curves: Mapping[str, Sequence[MaybeFinite]] = Field(
+        description="one value for each epoch, by series; null: none that is finite"
+    )
+    reused: bool
+    skipped: str | None = Field(description="why the stage did not run; None: it ran")
+
+
+class Accuracy(_Part):
+    """Share of the test images answered rightly through the session that was timed, in per cent."""
+
+    value: float
+    n: int
+    ci95: Interval = Field(description="Wilson")
+    where: Where
+    drop: float | None = Field(None, description="points below the baseline on the same images")
+    drop_ci95: Interval | None = Field(None, description="paired, so tighter than the two intervals apart")
+
+
+class Latency(_Part):
+    """Milliseconds of one inference, timed in turn with every other variant."""
+
+    median: float
+    p90: float
+    p99: float
+    mean: float
+    minimum: float
+    ci95: Interval = Field(description="of the median, bootstrap over rounds")
+    samples: list[list[float]] = Field(description="every sample, by round, in the order taken")
+    where: Where
+    runtime: str
+    threads: int
+
+
+class Ratio(_Part):
+    """How many times faster than the baseline, from the same interleaved run."""
+
+    value: float
+    ci95: Interval
+
+
+class Memory(_Part):
+    """Peak resident memory of a fresh process that only runs this model, in MiB."""
+
+    peak_rss: float
+    phases: dict[str, float] = Field(description="resident after each phase: start, runtime, load, first, steady")
+    where: Where
+
+
+class Parity(_Part):
+    """The exported file against torch on the same real samples."""
+
+    argmax_agreement: float = Field(description="0 to 1")
+    max_abs_diff: MaybeFinite = Field(description="over all outputs; null: not finite")
+    n: int
+    ok: bool
+
+
+class Variant(_Part):
+    """One exported model with everything that was measured of it."""
+
+    name: str
+    precision: str
+    description: str = Field(description="what was done to it, in a few words")
+    parameters: int
+    macs: int | None
+    size_bytes: int
+    file: str = Field(description="relative to the report's folder")
+    accuracy: Accuracy | None
+    val_accuracy: float | None = Field(description="on the images that choose, in per cent")
+    torch_accuracy: float | None = Field(description="the same test images, in torch: simulated where quantised")
+    latency_ms: Latency | None
+    all_cores_ms: Latency | None = Field(description="the same with every core; None where not measured")
+    speedup: Ratio | None = Field(description="over the baseline, one pinned thread")
+    memory_mb: Memory | None
+    parity: Parity | None
+    int8: Values | None = Field(description="what the runtime really ran in INT8; None where not quantised")
+    warnings: list[str]
+
+
+class Chosen(_Part):
+    """The variant to ship."""
+
+    name: str
+    why: str
+
+
+class Verdict(_Part):
+    """The run in one sentence."""
+
+    sentence: str
+    met: bool | None = Field(description="the whole budget; None: not known")
+
+
+class Report(_Part):
+    """Everything that was measured in one run, the baseline's variant first."""
+
+    schema_version: str = SCHEMA_VERSION
+    run: Run
+    profile: Values
+    data: DataFacts | None
+    budget: dict[str, Limit]
+    stages: list[StageFacts]
+    variants: list[Variant]
+    bundle: str | None = Field(None, description="folder to take to a board that could not be reached")
+    caveats: list[str] = Field(default_factory=list, description="what weakens the timings, with advice")
+    chosen: Chosen
+    verdict: Verdict

@@ -1,0 +1,157 @@
+"""Finished stages on disk, each under a key made of everything that determines it.
+
+A stage works in `<key>.part`; when it is done the manifest with every file's checksum is written there last, and the
+folder gets its final name. What is half-written or changed since is noticed and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..stages.artifact import Artifact, ExportedFile, Record
+from ..stages.quantization.prepare import prepare
+from ..stages.quantization.scheme import Scheme
+from ..stages.structure import resize_, structure
+from ..stages.tensors import CorruptStateError, load_state, save_state
+
+Builders = Mapping[str, Callable[[], nn.Module]]
+FORMAT = 1
+CHECKPOINTS = ("training.safetensors", "training.safetensors.part")  # a finished stage needs no checkpoint
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of the SHA-256 of plain data."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that a run keeps its finished stages in."""
+
+    folder: Path
+    note: Callable[[str], None] = lambda text: None  # told when something had to be thrown away
+
+    def work(self, stage: str, key: str) -> Path:
+        """Where a stage works until it is done; what a killed run left there is still there."""
+        path = self.folder / f"{stage}-{key}.part"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def forget(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def save(self, stage: str, artifact: Artifact) -> None:
+        """Finish a stage: write what it made, then give its folder the final name."""
+        work = self.work(stage, artifact.key)
+        for name in CHECKPOINTS:
+            (work / name).unlink(missing_ok=True)
+        facts = {
+            "format": FORMAT,
+            "record": asdict(artifact.records[-1]),
+            "base": artifact.base,
+            "form": artifact.form,
+            "scheme": asdict(artifact.scheme) if artifact.scheme else None,
+            "files": [_file_facts(file, work) for file in artifact.files],
+        }
+        if _changes_the_model(artifact):
+            facts["structure"] = structure(_float_version(artifact).module)
+            save_state(dict(artifact.module.state_dict()), work / "weights.safetensors")
+        _write_durably(work / "artifact.json", json.dumps(facts, indent=1))
+        sums = {str(path.relative_to(work)): _sha256(path) for path in sorted(work.rglob("*")) if path.is_file()}
+        _write_durably(work / "manifest.json", json.dumps(sums, indent=1))
+        final = self.folder / work.name.removesuffix(".part")
+        shutil.rmtree(final, ignore_errors=True)
+        work.replace(final)
+
+    def load(self, stage: str, key: str, parent: Artifact, builders: Builders) -> Artifact | None:
+        """The artifact of a finished stage, or None; what does not match its checksums is removed."""
+        folder = self.folder / f"{stage}-{key}"
+        if not folder.is_dir():
+            return None
+        try:
+            self._verify(folder)
+            return self._read(folder, key, parent, builders)
+        except (CorruptStateError, OSError, ValueError, KeyError, TypeError) as error:
+            self.note(f"stage {stage} is made again: what was stored is damaged ({error})")
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+
+    @staticmethod
+    def _verify(folder: Path) -> None:
+        sums = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for name, wanted in sums.items():
+            if _sha256(folder / name) != wanted:
+                raise CorruptStateError(f"{name} has changed since it was written")
+
+    @staticmethod
+    def _read(folder: Path, key: str, parent: Artifact, builders: Builders) -> Artifact:
+        facts = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
+        scheme = (
+            Scheme(**{**facts["scheme"], "exclude": tuple(facts["scheme"]["exclude"])}) if facts["scheme"] else None
+        )
+        module = parent.module
+        if "structure" in facts:
+            module = builders[facts["base"]]()
+            resize_(module, facts["structure"])
+            if scheme is not None:
+                module = prepare(module, scheme)
+            module.load_state_dict(load_state(folder / "weights.safetensors"))
+        return replace(
+            parent.next(record=Record(**facts["record"])),
+            module=module.eval(),
+            base=facts["base"],
+            form=facts["form"],
+            scheme=scheme,
+            files=tuple(_read_file(entry, folder) for entry in facts["files"]),
+            key=key,
+        )
+
+
+def _changes_the_model(artifact: Artifact) -> bool:
+    return artifact.parent is None or artifact.module is not artifact.parent.module
+
+
+def _float_version(artifact: Artifact) -> Artifact:
+    return next(version for version in reversed(artifact.lineage()) if version.form == "float")
+
+
+def _file_facts(file: ExportedFile, work: Path) -> dict[str, Any]:
+    facts = asdict(file)
+    for name in ("path", "onnx"):
+        facts[name] = os.path.relpath(facts[name], work)
+    return facts
+
+
+def _read_file(facts: Mapping[str, Any], folder: Path) -> ExportedFile:
+    paths = {name: (folder / facts[name]).resolve() for name in ("path", "onnx")}
+    return ExportedFile(**{**facts, **paths, "warnings": tuple(facts["warnings"])})
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".writing")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
