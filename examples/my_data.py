@@ -23,7 +23,7 @@ SIDE = 32
 
 def shapes() -> dict[str, Any]:
     """Four shapes of any size, place and colour on a noisy ground, 32 x 32 pixels, RGB."""
-    return {"train": draw(2000, seed=1), "test": draw(500, seed=2), "classes": CLASSES}
+    return {"train": draw(1200, seed=1), "test": draw(400, seed=2), "classes": CLASSES}
 
 
 def draw(count: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from ..targets.errors import RecipeError
 from . import recipe
 from .plan import Plan, make
-from .progress import ConsoleReporter
+from .progress import ConsoleReporter, result_console
 from .recipe import Recipe
 
 BUDGET_MISSED = 4
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace, *, command: str) -> int:
     else:
         from .report.terminal import print_report
 
-        print_report(report, Console())
+        print_report(report, result_console())
         print(f"\nreport: {out / 'report.html'}   models: {out / 'models'}")
     return BUDGET_MISSED if report.verdict.met is False else 0
 
@@ -121,7 +121,7 @@ def show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan_facts(plan, out), indent=2, default=list))
         return
-    console = Console()
+    console = result_console()
     table = Table(title=f"plan for {plan.profile.name} ({plan.profile.board})", title_justify="left")
     table.add_column("stage")
     table.add_column("settings, or why it is skipped")

@@ -13,6 +13,7 @@ from rich.table import Table
 from ..targets import installed, profiles
 from ..targets.errors import RecipeError
 from ..targets.profiles import Profile
+from .progress import result_console
 
 
 def targets(*, as_json: bool) -> int:
@@ -28,7 +29,7 @@ def targets(*, as_json: bool) -> int:
     for profile in found:
         runtime = f"{profile.runtime} {profile.runtime_version or ''}".strip()
         table.add_row(profile.name, profile.board, runtime, ", ".join(profile.precisions), here(profile))
-    Console().print(table)
+    result_console().print(table)
     return 0
 
 
@@ -83,7 +84,7 @@ def report(folder: str, *, as_json: bool) -> int:
     if as_json:
         print(found.model_dump_json())
     else:
-        print_report(found, Console())
+        print_report(found, result_console())
     return 0
 
 

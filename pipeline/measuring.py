@@ -18,7 +18,7 @@ from ..targets.facts import latency_facts
 from ..targets.measure import Engine, Measurement, measure
 from ..targets.runtimes import target
 from ..targets.statistics import ratio
-from .progress import ConsoleReporter
+from .progress import ConsoleReporter, result_console
 
 SAMPLES = 4  # inputs of random numbers: no accuracy is measured, and latency does not depend on the image
 INPUT_SEED = 0
@@ -133,7 +133,7 @@ def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, A
 def show(facts: dict[str, Any], board: str) -> None:
     """Print the figures as a table."""
     here = "measured on this device" if facts["where"] == "device" else f"stand-in, not {board}"
-    console = Console()
+    console = result_console()
     table = Table(title=f"{facts['runtime']} on this machine ({here})", title_justify="left")
     for column in (
         "model",

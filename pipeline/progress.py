@@ -12,6 +12,15 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal, so that a log stays short
 
 
+COLUMNS_WITHOUT_TERMINAL = 120
+
+
+def result_console() -> Console:
+    """For results on standard output: as wide as the terminal, and wide enough for every table in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=COLUMNS_WITHOUT_TERMINAL)
+
+
 class Bar:
     """One stage on a terminal."""
 
@@ -35,7 +44,7 @@ class Lines:
             return
         self.last = now
         left = f", {(now - self.began) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        self.console.print(f"  {self.name}: {100 * share:.0f} %{left}  {text}", markup=False, highlight=False)
+        self.console.print(f"  {self.name}: {100 * share:.0f} %{left}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 class ConsoleReporter:
@@ -71,8 +80,8 @@ class ConsoleReporter:
 
     def done(self, name: str, text: str) -> None:
         if not self.quiet:
-            self.console.print(f"{name:>9}  {text}", markup=False, highlight=False)
+            self.console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(f"     note  {text}", markup=False, highlight=False)
+            self.console.print(f"     note  {text}", markup=False, highlight=False, soft_wrap=True)

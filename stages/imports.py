@@ -16,6 +16,8 @@ from typing import Any
 from ..targets.errors import RecipeError, RuntimeMissingError, did_you_mean
 from ..targets.installed import problem
 
+CODE = "__edgepress_code__"  # what a module of a user's keeps of its file, which may change while we run
+
 
 def load_function(source: str) -> Callable[..., Any]:
     """The function that `path/to/file.py:function` names.
@@ -39,7 +41,9 @@ def load_function(source: str) -> Callable[..., Any]:
     if function is None:
         raise RecipeError(f"{location} has no function {name!r}{did_you_mean(name, known)}")
     if not callable(function):
-        raise RecipeError(f"{source} is a {type(function).__name__}, not a function: write a function that returns it")
+        raise RecipeError(
+            f"{source} is of type {type(function).__name__}, not a function: write a function that returns it"
+        )
 
     def call(**arguments: Any) -> Any:
         with _blamed(path, f"{source} failed"):
@@ -59,18 +63,19 @@ def import_for(source: str, package: str) -> Any:
 def _import(path: Path) -> ModuleType:
     """The module of a file. One name for each content: a file that has changed is imported anew."""
     path = path.resolve()
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
-    name = f"_edgepress_user_{path.stem}_{digest}"
+    code = path.read_bytes()
+    name = f"_edgepress_user_{path.stem}_{hashlib.sha256(str(path).encode() + code).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    vars(module)[CODE] = code
     sys.modules[name] = module  # before it runs, as import does: classes look their module up there
     try:
         with _blamed(path, f"{path.name} cannot be imported"):
-            spec.loader.exec_module(module)
+            # Not by the spec's loader: it takes yesterday's bytecode for a file changed within a second.
+            exec(compile(code, str(path), "exec"), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..targets.errors import RecipeError, did_you_mean
 from .builtin import NETWORKS
-from .imports import import_for, load_function
+from .imports import CODE, import_for, load_function
 from .settings import ModelSettings
 from .weights import load_weights_
 
@@ -76,7 +76,7 @@ def _from_file(settings: ModelSettings) -> nn.Module:
         return module
     if isinstance(module, type) and issubclass(module, nn.Module):
         raise RecipeError(f"{settings.source} returned the class {module.__name__}; return an instance of it")
-    raise RecipeError(f"{settings.source} returned a {type(module).__name__}; wanted a torch.nn.Module")
+    raise RecipeError(f"{settings.source} returned a value of type {type(module).__name__}; wanted a torch.nn.Module")
 
 
 def _from_torchvision(name: str, settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
@@ -150,7 +150,7 @@ def _try(module: nn.Module, source: str, classes: int, shape: Shape) -> None:
 def _describe(answer: Any) -> str:
     if isinstance(answer, Tensor):
         return f"a tensor of shape {tuple(answer.shape)}"
-    return f"a {type(answer).__name__}"
+    return f"a value of type {type(answer).__name__}"
 
 
 def _hint(answer: Any, classes: int) -> str:
@@ -164,13 +164,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _own_code(module: nn.Module) -> set[bytes]:
-    """Source files of the modules' classes, torch's own left out: equal prints can hide another forward()."""
-    files = set()
-    for kind in {type(part) for part in module.modules()}:
-        if kind.__module__.partition(".")[0] == "torch" or kind.__module__ not in sys.modules:
-            continue
-        try:
-            files.add(Path(inspect.getfile(kind)))
-        except (TypeError, OSError):  # defined in no file: at a prompt, or by exec
-            continue
-    return {path.read_bytes() for path in files if path.is_file()}
+    """Code that defines the modules' classes, torch's own left out: equal prints can hide another forward()."""
+    homes = {type(part).__module__ for part in module.modules()}
+    own = [sys.modules[home] for home in homes if home.partition(".")[0] != "torch" and home in sys.modules]
+    codes = {vars(home).get(CODE) or _code(home) for home in own}
+    return {code for code in codes if code}
+
+
+def _code(home: ModuleType) -> bytes | None:
+    """Of a module's file; None where there is none, as at a prompt."""
+    path = Path(getattr(home, "__file__", None) or "")
+    return path.read_bytes() if path.is_file() else None

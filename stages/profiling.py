@@ -60,17 +60,14 @@ def engines_for(files: tuple[ExportedFile, ...], context: Context) -> dict[str, 
     profile = context.profile
     engines = {}
     for file in files:
-        path = file.path if profile.device == "local" or profile.runtime == profile.stand_in else file.onnx
-        precisions = [file.precision]
-        if file.precision == "fp32" and "bf16" in profile.precisions and cpu.has_bfloat16():
-            precisions.append("bf16")
-        for precision in precisions:
-            name = file.variant if precision == file.precision else f"{file.variant}-{precision}"
+        path = file.path if profile.runtime == profile.measures_with else file.onnx
+        twin = file.precision == "fp32" and "bf16" in profile.precisions and cpu.has_bfloat16()
+        for name in (file.variant, f"{file.variant}-bf16") if twin else (file.variant,):
             engines[name] = Engine(
                 name=name,
                 path=path,
                 runtime=profile.measures_with,
-                precision=precision,
+                precision="bf16" if name != file.variant else "int8" if file.precision == "int8" else "fp32",
                 threads=profile.threads,
             )
     return engines

@@ -116,7 +116,7 @@ def _unwrapped(value: Any, path: Path, *, depth: int = 0) -> dict[str, Tensor]:
             return _unwrapped(inner, path, depth=depth + 1)
         if tensors:
             return tensors
-    words = f"a {type(value).__name__}"
+    words = f"a value of type {type(value).__name__}"
     if isinstance(value, Mapping):
         words = f"the keys {', '.join(map(str, list(value)[:NAMED]))}" if value else "nothing"
     raise RecipeError(

@@ -33,7 +33,7 @@ def open_file(request: Request) -> Found:
 def read_mapping(request: Request, value: Any, *, source: str) -> Found:
     """The same for a mapping that is there already. source: how errors call it."""
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{source} returned a {type(value).__name__}; wanted {WANTED}")
+        raise RecipeError(f"{source} returned a value of type {type(value).__name__}; wanted {WANTED}")
     unknown = [key for key in value if key not in KEYS]
     if unknown:
         raise RecipeError(f"{source} returned a key {unknown[0]!r}{did_you_mean(str(unknown[0]), KEYS)}")
@@ -52,7 +52,7 @@ def _pair(value: Any, *, size: tuple[int, int] | None, where: str) -> tuple[Tens
     if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (tuple, list, dict)):
         return read_items(value, size=size, where=where)
     raise RecipeError(
-        f"{where} is a {type(value).__name__}; wanted a pair (images, labels), or a Dataset of (image, label)"
+        f"{where} is of type {type(value).__name__}; wanted a pair (images, labels), or a Dataset of (image, label)"
     )
 
 
@@ -88,7 +88,7 @@ def _item(items: Any, place: int, *, size: tuple[int, int] | None, where: str) -
     """(1, channels, height, width) and the label."""
     item = items[place]
     if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise RecipeError(f"{where}: item {place} is a {type(item).__name__}; wanted (image, label)")
+        raise RecipeError(f"{where}: item {place} is of type {type(item).__name__}; wanted (image, label)")
     image, label = item
     if hasattr(image, "convert") and hasattr(image, "mode"):  # a PIL picture
         image = np.array(image if image.mode in {"L", "RGB"} else image.convert("RGB"))

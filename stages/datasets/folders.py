@@ -38,6 +38,7 @@ def list_splits(root: Path, *, source: str) -> dict[str, Listing]:
         splits[split] = list_classes(path, source=source)
     if not splits:
         return {"train": list_classes(root, source=source)}
+    splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     _same_classes(splits, source)
     return splits
 

@@ -39,6 +39,8 @@ def as_images(value: Any, *, where: str) -> Tensor:
 def as_labels(value: Any, *, count: int, where: str) -> Tensor:
     """Class indices, int64, (count,)."""
     labels = value.detach().cpu() if isinstance(value, Tensor) else _tensor(value, where=where)
+    if count == len(labels) == 0:
+        return torch.zeros(0, dtype=torch.int64)  # NumPy takes an empty list for floating point
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     if labels.ndim != 1:
@@ -63,6 +65,9 @@ def found_in_memory(
     std: tuple[float, ...] = (),
 ) -> Found:
     """Thin, resize and check what `as_images` and `as_labels` made of each split."""
+    empty = [name for name, (images, _) in pairs.items() if not len(images)]
+    if empty:
+        raise RecipeError(f"data.source {request.settings.source}: {' and '.join(empty)} holds no images")
     splits: dict[str, Split] = {}
     size = wanted_size(request.settings.size)
     for name, (images, labels) in pairs.items():
@@ -96,7 +101,9 @@ def checked_classes(splits: Mapping[str, Split], classes: Sequence[object] | Non
             f"{len(names) - 1}). Give as many names as classes."
         )
     if len(names) < 2:
-        raise RecipeError(f"data.source {source}: there are {len(names)} classes; a classifier needs at least 2")
+        raise RecipeError(
+            f"data.source {source}: a classifier needs at least 2 classes; here: {', '.join(names) or 'none'}"
+        )
     return names
 
 

@@ -40,6 +40,12 @@ def test_two_files_of_one_name_are_two_modules_and_a_changed_file_is_read_again(
     assert load_function(f"{first}:f")() == 3
 
 
+def test_nothing_is_written_beside_the_user_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    load_function(f"{written(tmp_path, 'def f(): pass')}:f")
+    assert [path.name for path in tmp_path.iterdir()] == ["user.py"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"there is no file .*gone\.py"):
         load_function(f"{tmp_path}/gone.py:f")
@@ -58,7 +64,7 @@ def test_a_source_without_a_function_lists_what_the_file_defines(tmp_path: Path)
 
 
 def test_a_thing_that_is_no_function_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is a int, not a function"):
+    with pytest.raises(RecipeError, match="is of type int, not a function"):
         load_function(f"{written(tmp_path, 'value = 3')}:value")
 
 

@@ -16,7 +16,7 @@ from edgepress.stages.pruning import count_macs, count_parameters, prune, remove
 from edgepress.stages.structure import resize_, structure
 from edgepress.targets.errors import StageError
 
-from .nets import Net, artifact, context, net
+from nets import Net, artifact, context, net
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from edgepress.targets import profiles
 from edgepress.targets.errors import StageError
 from edgepress.targets.runtimes import target
 
-from .nets import artifact, context, net
+from nets import artifact, context, net
 
 FLAVOURS: tuple[Flavour, ...] = ("trt", "openvino", "ort-u8")
 IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))

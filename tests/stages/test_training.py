@@ -19,7 +19,7 @@ from edgepress.stages.teaching import Lesson, teach
 from edgepress.stages.training import fit
 from edgepress.targets.errors import StageError
 
-from .nets import context, net
+from nets import context, net
 
 
 def lesson(**changes: Any) -> Lesson:

@@ -1,0 +1,129 @@
+"""What is shipped, and what is said about the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgepress.pipeline.choose import choose, conclude, judge
+from edgepress.pipeline.report.schema import Accuracy, Latency, Memory, Ratio, Variant
+from edgepress.targets import profiles
+from edgepress.targets.profiles import Budget
+
+LOCAL, AWAY = profiles.load("openvino-cpu"), profiles.load("jetson-nano")
+
+
+def variant(name: str, median: float, *, accuracy: float = 90.0, val: float | None = None, **changes: Any) -> Variant:
+    values: dict[str, Any] = {
+        "name": name, "precision": "int8" if name == "int8" else "fp32", "description": name, "parameters": 10, "macs": 10,
+        "size_bytes": 2**20, "file": f"models/{name}.onnx", "val_accuracy": accuracy if val is None else val,
+        "torch_accuracy": accuracy, "all_cores_ms": None, "parity": None, "int8": None, "warnings": [],
+        "accuracy": Accuracy(value=accuracy, n=1000, ci95=(accuracy - 2, accuracy + 2), where="device",
+                             drop=90.0 - accuracy, drop_ci95=(89.5 - accuracy, 90.5 - accuracy)),
+        "latency_ms": Latency(median=median, p90=median, p99=median, mean=median, minimum=median,
+                              ci95=(0.98 * median, 1.02 * median), samples=[[median]], where="device", runtime="openvino", threads=1),
+        "speedup": Ratio(value=1.0 / median, ci95=(0.95 / median, 1.05 / median)),
+        "memory_mb": Memory(peak_rss=100.0, phases={}, where="device"),
+    }  # fmt: skip
+    return Variant(**(values | changes))
+
+
+def ratios(*variants: Variant, spread: float = 0.02) -> dict[str, dict[str, list[float]]]:
+    times = {entry.name: entry.latency_ms.median for entry in variants if entry.latency_ms}
+    return {
+        slow: {fast: [a / b, a / b * (1 - spread), a / b * (1 + spread)] for fast, b in times.items() if fast != slow}
+        for slow, a in times.items()
+    }
+
+
+def chosen(*variants: Variant, budget: Budget | None = None, spread: float = 0.02) -> tuple[str, str]:
+    found = choose(variants, ratios(*variants, spread=spread), budget or Budget(accuracy_drop=1.0), LOCAL)
+    return found.name, found.why
+
+
+def test_the_fastest_variant_that_is_accurate_enough_is_shipped() -> None:
+    assert chosen(variant("baseline", 1.0), variant("pruned", 0.6), variant("int8", 0.3))[0] == "int8"
+
+
+def test_a_quantized_model_that_is_slower_than_its_float_twin_is_never_shipped() -> None:
+    name, why = chosen(variant("baseline", 1.0), variant("pruned", 0.5), variant("int8", 0.6))
+    assert name == "pruned"
+    assert "int8 is not surely faster than pruned" in why
+
+
+def test_a_quantized_model_must_beat_the_bfloat16_twin_too() -> None:
+    twin = variant("pruned-bf16", 0.28, precision="bf16")
+    assert chosen(variant("baseline", 1.0), variant("pruned", 0.5), twin, variant("int8", 0.3))[0] == "pruned-bf16"
+
+
+def test_a_speed_up_whose_interval_reaches_1_is_no_speed_up() -> None:
+    assert chosen(variant("baseline", 1.0), variant("pruned", 0.97), spread=0.05)[0] == "baseline"
+
+
+def test_an_inaccurate_variant_is_refused_and_the_reason_said() -> None:
+    name, why = chosen(variant("baseline", 1.0), variant("pruned", 0.6), variant("int8", 0.3, accuracy=85.0))
+    assert name == "pruned"
+    assert "int8 loses 5.00 points on the validation images" in why
+
+
+def test_the_reported_test_images_choose_nothing() -> None:
+    lucky = variant("int8", 0.3, accuracy=95.0, val=80.0)
+    assert chosen(variant("baseline", 1.0), lucky)[0] == "baseline"
+
+
+def test_a_variant_that_failed_is_refused_with_its_reason() -> None:
+    nothing = {"latency_ms": None, "accuracy": None, "val_accuracy": None, "warnings": ["it crashed"]}
+    broken = variant("int8", 0.3).model_copy(update=nothing)
+    name, why = chosen(variant("baseline", 1.0), broken)
+    assert name == "baseline"
+    assert "it crashed" in why
+
+
+@pytest.mark.parametrize(
+    ("limits", "met"),
+    [
+        ({"latency_ms": 0.52}, True),
+        ({"latency_ms": 0.505}, False),  # the median is below, its interval is not
+        ({"latency_ms": 0.4}, False),
+        ({"speedup": 1.8}, True),
+        ({"speedup": 2.0}, False),  # the value is there, the lower end of its interval is not
+        ({"accuracy": 89.0}, True),
+        ({"accuracy_drop": 0.5}, False),
+        ({"memory_mb": 101}, True),
+        ({"size_mb": 0.5}, False),
+        ({}, True),
+        ({"size_mb": 2, "latency_ms": 0.1}, False),
+    ],
+)
+def test_a_limit_is_met_only_by_the_whole_interval(limits: dict[str, float], met: bool) -> None:
+    shipped = variant("pruned", 0.5, accuracy=89.2)
+    found = judge(shipped, Budget(**limits), LOCAL)
+    assert all(limit.value is not None for limit in found.values())
+    assert conclude(shipped, variant("baseline", 1.0), found, LOCAL).met is met
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    shipped = variant("pruned", 0.5).model_copy(update={"latency_ms": None, "memory_mb": None})
+    found = judge(shipped, Budget(latency_ms=1, memory_mb=500), LOCAL)
+    assert [limit.met for limit in found.values()] == [None, None]
+    assert all("not measured" in limit.why for limit in found.values())
+
+
+def test_a_stand_in_never_meets_a_budget_and_never_chooses() -> None:
+    slow = variant("pruned", 3.0)
+    found = choose([variant("baseline", 1.0), slow], ratios(variant("baseline", 1.0), slow), Budget(), AWAY)
+    assert found.name == "pruned"
+    assert "not measured" in found.why
+    limits = judge(slow, Budget(latency_ms=100, accuracy_drop=1, size_mb=10), AWAY)
+    assert [limit.met for limit in limits.values()] == [None, None, True]
+    verdict = conclude(slow, variant("baseline", 1.0), limits, AWAY)
+    assert verdict.met is None
+    assert "not known" in verdict.sentence
+
+
+def test_the_verdict_says_how_much_faster_and_what_it_cost() -> None:
+    shipped = variant("int8", 0.25, accuracy=89.5)
+    sentence = conclude(shipped, variant("baseline", 1.0), judge(shipped, Budget(accuracy_drop=1), LOCAL), LOCAL).sentence
+    for words in ("int8", "4.00 times faster", "89.50 %", "n = 1000", "0.50 points below", "the budget is met"):
+        assert words in sentence

@@ -1,0 +1,221 @@
+"""The main job as a user runs it: another process, the built-in example, everything real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import onnx
+import pytest
+
+from edgepress.pipeline.report import render
+
+pytestmark = pytest.mark.slow
+
+QUICK = ["--set", "profile.seconds=2", "--set", "profile.all_cores=false", "--set", "profile.memory=false"]
+SHORT = [f"--set={stage}.epochs={epochs}" for stage, epochs in {"train": 6, "distill": 5, "prune": 5, "quantize": 2}.items()]
+
+
+def compress(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepress", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=500
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("default")
+    return folder, compress(folder, "--out", "out")
+
+
+def test_the_built_in_example_ends_with_a_table_a_report_and_the_models(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = default_run
+    for word in ("baseline", "pruned", "int8", "times faster", "the budget is met"):
+        assert word in done.stdout
+    for name in ("report.json", "report.html", "report.md", "models/baseline.onnx", "models/int8.onnx", "models/int8.xml"):
+        assert (folder / "out" / name).is_file()
+
+
+def test_its_report_fits_the_schema_and_every_figure_comes_from_the_device(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    found = report(default_run[0] / "out")
+    jsonschema.validate(found, render.json_schema())
+    assert [variant["name"] for variant in found["variants"]][0] == "baseline"
+    for variant in found["variants"]:
+        for figure in ("accuracy", "latency_ms", "memory_mb"):
+            assert variant[figure]["where"] == "device"
+        assert variant["accuracy"]["n"] == found["data"]["test"]
+        assert variant["parity"]["argmax_agreement"] >= 0.98
+        samples = sorted(sample for visit in variant["latency_ms"]["samples"] for sample in visit)
+        median = variant["latency_ms"]["median"]
+        assert samples[0] <= median <= samples[-1]
+    assert {stage["name"]: stage["skipped"] for stage in found["stages"]} == dict.fromkeys(
+        ("train", "distill", "prune", "quantize", "export", "profile")
+    )
+
+
+def test_its_int8_model_runs_in_int8_and_is_faster_than_the_baseline(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    variants = {variant["name"]: variant for variant in report(default_run[0] / "out")["variants"]}
+    assert variants["int8"]["int8"]["int8_layers"] == variants["int8"]["int8"]["weighted_layers"] > 0
+    assert variants["int8"]["speedup"]["ci95"][0] > 1.5
+    assert variants["int8"]["size_bytes"] < variants["pruned"]["size_bytes"] < variants["baseline"]["size_bytes"]
+
+
+def test_its_models_say_what_they_take(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    from edgepress.stages.contract import InputContract
+
+    model = onnx.load(default_run[0] / "out/models/int8.onnx")
+    contract = InputContract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    assert contract.shape == (1, 8, 8)
+    assert contract.classes == tuple("0123456789")
+
+
+def test_a_finished_run_is_rendered_again(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = default_run
+    before = (folder / "out/report.json").read_text()
+    (folder / "out/report.html").unlink()
+    assert "int8" in compress(folder, "report", "out").stdout
+    assert (folder / "out/report.html").is_file()
+    assert (folder / "out/report.json").read_text() == before
+
+
+def test_a_second_run_reuses_every_stage_and_a_changed_setting_only_what_is_before_it(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = default_run
+    first = report(folder / "out")
+    compress(folder, "--out", "out")
+    again = report(folder / "out")
+    assert all(stage["reused"] for stage in again["stages"])
+    assert again["variants"] == first["variants"]
+    compress(folder, "--out", "out", "--set", "quantize.epochs=0", *QUICK)
+    changed = {stage["name"]: stage["reused"] for stage in report(folder / "out")["stages"]}
+    assert changed == {"train": True, "distill": True, "prune": True, "quantize": False, "export": False, "profile": False}
+
+
+def test_a_missed_budget_is_exit_code_4_and_a_sentence(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = default_run
+    done = compress(folder, "--out", "out", "--budget", "speedup=1000", check=False)
+    assert done.returncode == 4
+    assert "budget missed" in done.stdout
+
+
+def test_json_on_standard_output_is_the_report(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = compress(default_run[0], "--out", "out", "--json", "--quiet")
+    jsonschema.validate(json.loads(done.stdout), render.json_schema())
+    assert done.stderr == ""
+
+
+def test_the_nano_gets_fp16_without_quantise_nodes_a_bundle_and_no_claims(tmp_path: Path) -> None:
+    done = compress(tmp_path, "--target", "jetson-nano", "--out", "out", *SHORT, *QUICK)
+    found = report(tmp_path / "out")
+    assert "not known" in done.stdout
+    assert found["verdict"]["met"] is None
+    for variant in found["variants"]:
+        assert variant["latency_ms"]["where"] == "stand-in"
+        assert "int8" not in variant["name"]
+    for path in (tmp_path / "out/models").glob("*.onnx"):
+        model = onnx.load(path)
+        assert [entry.version for entry in model.opset_import if entry.domain == ""] == [13]
+        assert not {node.op_type for node in model.graph.node} & {"QuantizeLinear", "DequantizeLinear"}
+    weights = {t.data_type for t in onnx.load(tmp_path / "out/models/pruned.onnx").graph.initializer if len(t.dims) > 1}
+    assert weights == {onnx.TensorProto.FLOAT16}
+    assert (tmp_path / "out/bundle/run.sh").is_file()
+    subprocess.run(["sh", "-n", str(tmp_path / "out/bundle/run.sh")], check=True)
+
+
+def test_the_orin_gets_symmetric_bytes_and_a_bundle(tmp_path: Path) -> None:
+    compress(tmp_path, "--target", "jetson-orin-nano", "--out", "out", *SHORT, *QUICK)
+    graph = onnx.load(tmp_path / "out/models/int8.onnx").graph
+    zeros = {node.input[2] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    assert zeros
+    assert all(tensors[name].dtype.name == "int8" and not tensors[name].any() for name in zeros)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "x86-avx2"])
+def test_the_other_cpu_targets_run_to_the_end(tmp_path: Path, target: str) -> None:
+    compress(tmp_path, "--target", target, "--out", "out", *SHORT, *QUICK, "--budget", "accuracy_drop=50")
+    found = report(tmp_path / "out")
+    quantized = next(variant for variant in found["variants"] if variant["name"] == "int8")
+    assert quantized["parity"]["argmax_agreement"] >= 0.95
+    assert quantized["int8"]["int8_layers"] >= 1
+    bits = next(stage for stage in found["stages"] if stage["name"] == "quantize")["metrics"]["weight_bits"]
+    assert target != "x86-avx2" or bits == 7
+
+
+def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgepress", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Path:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        found = list(folder.glob(pattern))
+        if found:
+            return found[0]
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        time.sleep(0.01)
+    raise AssertionError(f"nothing like {pattern} appeared")
+
+
+def untimed(found: dict[str, Any]) -> dict[str, Any]:
+    """A report without its times, its memory, and what says when and how it was made."""
+    measured = ("latency_ms", "all_cores_ms", "speedup", "memory_mb")
+    return {
+        "id": found["run"]["id"],
+        "recipe": found["run"]["recipe"],
+        "data": found["data"],
+        "stages": [
+            {
+                "name": stage["name"], "settings": stage["settings"], "curves": stage["curves"], "skipped": stage["skipped"],
+                "metrics": {key: value for key, value in stage["metrics"].items() if key != "images_per_second"},
+            }
+            for stage in found["stages"]
+        ],
+        "variants": [{key: value for key, value in v.items() if key not in measured} for v in found["variants"]],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "blow"), [("train", signal.SIGKILL), ("prune", signal.SIGKILL), ("quantize", signal.SIGINT)])
+def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(tmp_path: Path, stage: str, blow: signal.Signals) -> None:
+    words = ["--out", "out", "--budget", "accuracy_drop=50", *SHORT, *QUICK]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    compress(tmp_path / "a", *words)
+    process = _start(tmp_path / "b", words)
+    _wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path / "b", process)
+    os.kill(process.pid, blow)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == (130 if blow == signal.SIGINT else -blow), output
+    if blow == signal.SIGINT:
+        assert "the same command goes on" in output
+    done = compress(tmp_path / "b", *words)
+    assert "reused" in done.stderr or stage == "train"
+    assert untimed(report(tmp_path / "b/out")) == untimed(report(tmp_path / "a/out"))
