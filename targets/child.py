@@ -14,6 +14,7 @@ from typing import IO, Any
 from .jobs import RESULT, Job
 
 POLL_SECONDS = 0.05
+LAST_SECONDS = 5.0  # for a process that was told to finish: one call, and writing the result
 EVENTS = "events.jsonl"
 ERRORS = "errors.txt"
 # One thread for numpy in the process that measures: threads of its own would spin beside the engine.
@@ -25,12 +26,14 @@ class Outcome:
     """What is left of a measuring process. result: None where it did not finish; then `died` says why.
 
     at: the engine that was at work last. failed: why, for each engine that could not be measured.
+    interrupted: Ctrl-C was pressed; the result, if there is one, is what was measured until then.
     """
 
     result: dict[str, Any] | None = None
     died: str | None = None
     at: str | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
 
 def run(
@@ -49,6 +52,9 @@ def run(
         process = _start(folder, events=events, errors=errors, environment=environment)
         try:
             outcome.died = _follow(process, folder, outcome, timeout_seconds=timeout_seconds, progress=progress)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+            outcome.died = _finish(process, folder)
         finally:
             process.kill()
             process.wait()
@@ -97,6 +103,17 @@ def _follow(
             if time.monotonic() - heard > timeout_seconds:
                 return f"no answer for {timeout_seconds:g} s: it hangs, or needs a longer time-out"
             time.sleep(POLL_SECONDS)
+
+
+def _finish(process: subprocess.Popen[bytes], folder: Path) -> str | None:
+    """Let the process leave what it has; returns why it left nothing, or None. Ctrl-C once more ends this too."""
+    if os.name == "posix":  # a terminal tells the child as well, whoever sends the signal to us alone does not
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(LAST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "stopped in the middle of a call"
+    return _reason(process.returncode, folder)
 
 
 def _new_events(events: IO[bytes]) -> Iterator[dict[str, Any]]:

@@ -1,15 +1,16 @@
-"""Which processor is this, what can it do, and how quiet is it?"""
+"""Which processor is this, and what can it do?"""
 
 import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from .small_files import ROOT, field, text
 
 if TYPE_CHECKING:
     from .profiles import Profile
 
-ROOT = Path("/")
 # What decides how fast a network runs, in the names of /proc/cpuinfo.
 TELLING = (
     *("sse4_2", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
@@ -17,28 +18,6 @@ TELLING = (
 )
 # These add products of bytes in 32 bits. Without them x86 adds pairs of products in 16 bits, and saturates.
 WIDE_BYTE_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "avx_vnni_int8"})
-
-
-def describe(*, root: Path = ROOT) -> dict[str, Any]:
-    """Everything about this machine that a latency depends on; None where it cannot be known."""
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    flags = instruction_sets(root=root)
-    return {
-        "cpu": _model(root),
-        "architecture": platform.machine(),
-        "instruction_sets": [name for name in TELLING if name in flags],
-        "int8_products_saturate": saturates(root=root),
-        "cores": os.cpu_count(),
-        "usable_cores": len(usable_cpus()),
-        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "frequency_mhz": _frequency_mhz(root),
-        "load_1m": round(load[0], 2) if load else None,
-        "memory_mb": _memory_mb(root),
-        "container": _container(root),
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
 
 
 def usable_cpus() -> tuple[int, ...]:
@@ -50,7 +29,8 @@ def usable_cpus() -> tuple[int, ...]:
 
 def instruction_sets(*, root: Path = ROOT) -> frozenset[str]:
     """All flags of the first processor in /proc/cpuinfo; empty where there is no such file."""
-    line = _field(root, "flags") or _field(root, "Features") or ""
+    info = root / "proc/cpuinfo"
+    line = field(info, "flags") or field(info, "Features") or ""
     return frozenset(line.split())
 
 
@@ -76,53 +56,7 @@ def weight_bits(profile: "Profile") -> Literal[7, 8]:
     return profile.weight_bits
 
 
-def _model(root: Path) -> str:
-    on_a_board = _text(root / "proc/device-tree/model")
-    return _field(root, "model name") or on_a_board or platform.processor() or platform.machine()
-
-
-def _field(root: Path, name: str) -> str | None:
-    text = _text(root / "proc/cpuinfo") or ""
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return None
-
-
-def _frequency_mhz(root: Path) -> float | None:
-    in_khz = _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    if in_khz:
-        return float(in_khz) / 1000
-    seen = _field(root, "cpu MHz")
-    return float(seen) if seen else None
-
-
-def _memory_mb(root: Path) -> int | None:
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) // 1024
-    return None
-
-
-def _container(root: Path) -> dict[str, Any]:
-    """Limits that a container sets: cores may be a fraction, None is no limit."""
-    quota = (_text(root / "sys/fs/cgroup/cpu.max") or "max").split()
-    cores = None if quota[0] == "max" else int(quota[0]) / int(quota[1])
-    if cores is None:  # control groups, version 1
-        allowed = int(_text(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us") or -1)
-        period = int(_text(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us") or 100_000)
-        cores = allowed / period if allowed > 0 else None
-    memory = _text(root / "sys/fs/cgroup/memory.max") or "max"
-    return {
-        "inside": (root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
-        "cores": cores,
-        "memory_mb": None if memory == "max" else int(memory) // 2**20,
-    }
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\n\0 ") or None
-    except OSError:
-        return None
+def model(*, root: Path = ROOT) -> str:
+    """What its maker calls it; on a board, what the board is called."""
+    on_a_board = text(root / "proc/device-tree/model")
+    return field(root / "proc/cpuinfo", "model name") or on_a_board or platform.processor() or platform.machine()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .energy import Energy
+from .figures import Figures
 from .statistics import Latency, ratio
 
 
@@ -21,6 +23,33 @@ def latency_facts(latency: Latency | None) -> dict[str, Any] | None:
         "ci95": latency.median_ci95_ms,
         "samples": [[round(sample, 5) for sample in visit] for visit in latency.samples_ms],
         "threads": latency.threads,
+    }
+
+
+def throughput(latency: Latency | None, *, batch: int) -> dict[str, Any] | None:
+    """Inferences per second of one caller that waits for each answer. latency: of a whole batch."""
+    if latency is None:
+        return None
+    return {"batch": batch, "per_second": 1000 * batch / latency.mean_ms, "threads": latency.threads}
+
+
+def throughputs(figures: Figures, *, batch: int) -> list[dict[str, Any]]:
+    """At batch 1, and at the profile's where that is another."""
+    found = [throughput(figures.latency, batch=1), throughput(figures.batched, batch=batch)]
+    return [one for one in found if one is not None]
+
+
+def energy_facts(energy: Energy | None) -> dict[str, Any] | None:
+    """The report's form of an energy; None where it was not measured, never 0."""
+    if energy is None or energy.per_inference_mj is None:
+        return None
+    return {
+        "per_inference_mj": energy.per_inference_mj,
+        "rounds_mj": list(energy.rounds_mj),
+        "watts": energy.watts,
+        "rest_watts": energy.rest_watts,
+        "inferences": energy.inferences,
+        "meter": energy.meter,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .statistics import Latency
 
-Mode = Literal["pinned", "all_cores", "memory"]
+Mode = Literal["pinned", "all_cores", "batch", "memory", "energy", "sustained", "layers"]
 
 JOB = "job.json"
 RESULT = "result.json"
@@ -28,7 +28,7 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One measuring process. splits: .npy files in the folder, by split."""
+    """One measuring process. splits: .npy files in the folder, by split. batch: samples of each timed call."""
 
     mode: Mode
     engines: tuple[Engine, ...]
@@ -36,6 +36,7 @@ class Job:
     seconds: float = 0.0
     warmup_seconds: float = 0.0
     seed: int = 0
+    batch: int = 1
 
     def write(self, folder: Path) -> None:
         values = asdict(self)

@@ -39,12 +39,12 @@ class OnnxRuntime:
             raise StageError(
                 f"ONNX Runtime computes {precision} as fp32 on a CPU: ask for fp32 or int8, or use openvino"
             )
-        return OrtSession(_open(path, threads=threads))
+        return OrtSession(open_session(path, threads=threads))
 
     def int8_layers(self, path: Path, *, precision: str = "int8", threads: int = 1) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             optimized = Path(folder) / "optimized.onnx"
-            _open(path, threads=threads, save_to=optimized)
+            open_session(path, threads=threads, save_to=optimized)
             return _count(optimized)
 
 
@@ -65,7 +65,8 @@ class OrtSession:
         self._session = None
 
 
-def _open(path: Path, *, threads: int, save_to: Path | None = None) -> Any:
+def open_session(path: Path, *, threads: int, save_to: Path | None = None, profile_to: Path | None = None) -> Any:
+    """The runtime's own session. save_to: for the optimised graph. profile_to: where the names of its records begin."""
     ort = installed.load("onnxruntime", package="onnxruntime")
     if path.suffix != ".onnx":
         raise RecipeError(f"ONNX Runtime reads .onnx files and was given {path.name}")
@@ -81,6 +82,9 @@ def _open(path: Path, *, threads: int, save_to: Path | None = None) -> Any:
     if save_to is not None:
         options.log_severity_level = 4  # it would warn that the saved graph suits this machine only
         options.optimized_model_filepath = str(save_to)
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own

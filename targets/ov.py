@@ -33,12 +33,12 @@ class OpenVINO:
         return installed.version("openvino")
 
     def load(self, path: Path, *, precision: str, threads: int = 1) -> "OvSession":
-        return OvSession(_compile(path, precision=precision, threads=threads))
+        return OvSession(compile_file(path, precision=precision, threads=threads))
 
     def int8_layers(self, path: Path, *, precision: str = "int8", threads: int = 1) -> dict[str, Any]:
         kinds: dict[str, int] = {}
         float_layers = []
-        for node in _compile(path, precision=precision, threads=threads).get_runtime_model().get_ordered_ops():
+        for node in compile_file(path, precision=precision, threads=threads).get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()
             layer = info["layerType"].astype(str) if "layerType" in info else ""
             if layer not in WEIGHTED_KINDS:
@@ -81,7 +81,8 @@ def save_ir(onnx: Path, xml: Path) -> None:
     openvino.save_model(model, str(xml), compress_to_fp16=False)  # by default it would round the weights
 
 
-def _compile(path: Path, *, precision: str, threads: int) -> Any:
+def compile_file(path: Path, *, precision: str, threads: int, counters: bool = False) -> Any:
+    """The runtime's own compiled model. counters: let it count the time of each layer, which costs some."""
     openvino = installed.load("openvino", package="openvino")
     if precision not in HINTS:
         raise RecipeError(f"OpenVINO has no precision {precision!r} (known: {', '.join(HINTS)})")
@@ -96,6 +97,7 @@ def _compile(path: Path, *, precision: str, threads: int) -> Any:
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERF_COUNT": counters,
     }
     model = _read(core, path)
     try:

@@ -72,6 +72,7 @@ class Profile(BaseModel):
         default_factory=dict, description="environment variables of the process that measures"
     )
     threads: int = Field(1, ge=1, description="threads of the steady comparison, pinned")
+    batch: int = Field(1, ge=1, description="samples of one call for throughput, where the model's batch is open")
     trtexec: dict[str, int | str | bool] = Field(default_factory=dict, description="settings of the TensorRT builder")
     budget: Budget = Field(default_factory=Budget, description="default budget")
     stages: tuple[StageName, ...] = Field(

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
-from .statistics import Latency
+from .statistics import Latency, Stopped
 
 WINDOW = 20  # calls: the warm-up ends when two windows in a row have the same median ...
 STEADY = 0.02  # ... within this share
@@ -25,6 +24,8 @@ ROUNDS_TO_STOP = 20  # fewer cannot show that a narrow interval is no accident
 SAMPLES_TO_STOP = 200
 CHECK_EVERY = 1.3  # times as many rounds as at the last look, since the bootstrap costs some milliseconds
 CLOCK_STEPS = 100  # a sample lasts this many steps of the clock, so that reading it costs less than 1 %
+
+PRECISION_GOAL = 0.01  # half the interval of a median, as a share of it
 
 Clock = Callable[[], int]
 Call = Callable[[], object]
@@ -47,19 +48,22 @@ def time_in_turn(
     calls: Mapping[str, Call],
     *,
     seconds: float,
-    precision_goal: float = 0.01,
+    precision_goal: float = PRECISION_GOAL,
     warmup_seconds: float = 2.0,
     min_warmup: int = WINDOW,
     rng: random.Random | None = None,
     clock: Clock = time.perf_counter_ns,
     visiting: Callable[[str], None] = lambda name: None,
+    stopping: Callable[[], bool] = lambda: False,
     threads: int = 1,
 ) -> dict[str, Latency]:
     """Time every call, in rounds that visit all of them in a shuffled order.
 
-    Goes on until the 95 % interval of every median is within ± precision_goal of it, or `seconds` are used
-    up; the warm-up comes on top and takes at most `warmup_seconds` for each call. clock: nanoseconds.
-    visiting: told which call comes next, while no clock runs. threads: noted in the result.
+    Goes on until the 95 % interval of every median is within ± precision_goal of it (0: never), or `seconds`
+    are used up; the warm-up comes on top and takes at most `warmup_seconds` for each call. clock: nanoseconds.
+    visiting: told which call comes next, while no clock runs. stopping: asked before each visit; when it says
+    yes, what was measured so far is returned, without calls of which there is nothing. threads: noted in the
+    result.
     """
     if not calls:
         return {}
@@ -68,12 +72,17 @@ def time_in_turn(
     step_ns = _clock_step_ns(clock)
     with _no_garbage_collection():
         for name, runner in runners.items():
+            if stopping():
+                return {}
             visiting(name)
             _warm_up(runner, clock=clock, limit_ns=warmup_seconds * 1e9, least=min_warmup, step_ns=step_ns)
-        stopped = _rounds(runners, seconds=seconds, goal=precision_goal, rng=rng, clock=clock, visiting=visiting)
+        stopped = _rounds(
+            runners, seconds=seconds, goal=precision_goal, rng=rng, clock=clock, visiting=visiting, stopping=stopping
+        )
     return {
         name: _latency(runner, stopped=stopped, goal=precision_goal, threads=threads)
         for name, runner in runners.items()
+        if runner.visits
     }
 
 
@@ -85,22 +94,32 @@ def _rounds(
     rng: random.Random,
     clock: Clock,
     visiting: Callable[[str], None],
-) -> Literal["precise", "time"]:
+    stopping: Callable[[], bool],
+) -> Stopped:
     order = list(runners)
     start_ns = clock()
     rounds, look_at = 0, ROUNDS_TO_STOP
     while True:
         rng.shuffle(order)
         for name in order:
+            if stopping():
+                _forget_round(runners, rounds)
+                return "interrupted"
             visiting(name)
             _visit(runners[name], clock=clock, start_ns=start_ns)
         rounds += 1
         if rounds >= look_at:
             look_at = math.ceil(rounds * CHECK_EVERY)
-            if all(_is_precise(runner, goal) for runner in runners.values()):
+            if goal and all(_is_precise(runner, goal) for runner in runners.values()):
                 return "precise"
         if rounds >= LEAST_ROUNDS and clock() - start_ns >= seconds * 1e9:
             return "time"
+
+
+def _forget_round(runners: Mapping[str, _Runner], rounds: int) -> None:
+    """Drop a round that not all calls took part in, so that rounds stay pairs; unless it is all there is."""
+    for runner in runners.values():
+        del runner.visits[max(1, rounds) :], runner.visited_s[max(1, rounds) :]
 
 
 def _visit(runner: _Runner, *, clock: Clock, start_ns: int) -> None:
@@ -165,7 +184,7 @@ def _is_precise(runner: _Runner, goal: float) -> bool:
     return Latency(samples_ms=tuple(runner.visits)).relative_width <= goal
 
 
-def _latency(runner: _Runner, *, stopped: Literal["precise", "time"], goal: float, threads: int) -> Latency:
+def _latency(runner: _Runner, *, stopped: Stopped, goal: float, threads: int) -> Latency:
     return Latency(
         samples_ms=tuple(runner.visits),
         visited_s=tuple(runner.visited_s),

@@ -9,6 +9,10 @@ from edgepress.targets.statistics import Latency
 QUIET = {"usable_cores": 2, "load_1m": 0.0, "governor": "performance", "container": {"cores": None}}
 
 
+def clock(median: float, *, end: float | None = None) -> dict[str, float]:
+    return {"start": median, "lowest": median, "median": median, "highest": median, "end": end or median}
+
+
 def measured(*, level: Any = lambda index: 1.0, rounds: int = 60, samples: int = 20, **facts: Any) -> Latency:
     """Rounds around level(index of the sample), with 1 % of noise."""
     rng = random.Random(0)
@@ -38,8 +42,9 @@ def test_a_steady_run_on_a_quiet_machine_has_no_caveat() -> None:
 )
 def test_a_weakness_of_the_samples_is_told_with_its_engine(latency: Latency, words: str) -> None:
     found = caveats({"int8": latency}, QUIET)
-    assert [sentence for sentence in found if words in sentence], found
-    assert all(sentence.startswith("int8: ") and sentence.endswith(".") for sentence in found)
+    assert [caveat for caveat in found if words in str(caveat)], found
+    assert all(str(caveat).startswith("int8: ") and str(caveat).endswith(".") for caveat in found)
+    assert all(caveat.about == "int8" and caveat.kind and caveat.advice for caveat in found)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +54,31 @@ def test_a_weakness_of_the_samples_is_told_with_its_engine(latency: Latency, wor
         ({"container": {"cores": 0.5}}, "may use 0.5 cores and 2 threads ran"),
         ({"load_1m": 1.9}, "was busy before it started (load 1.9"),
         ({"governor": "powersave"}, "governor is 'powersave'"),
+        ({"swap_used_mb": 900}, "900 MiB lay in the swap space"),
+        ({"jetson": {"clocks_held": False}}, "sudo jetson_clocks"),
+        ({"during": {"others_on_pinned": 0.2}}, "took 20 % of the time of the CPUs"),
+        ({"during": {"others_on_pinned": 0.0, "others_cpus": 1.2}}, "kept 1.2 CPUs busy"),
+        ({"during": {"stolen": 0.08}}, "gave 8 % of the time of this virtual machine"),
+        ({"frequency_limit_mhz": 4000.0, "during": {"frequency_mhz": clock(2000.0)}}, "stood at 2000 MHz of 4000 MHz"),
+        ({"during": {"frequency_mhz": clock(3000.0, end=2000.0)}}, "held back by heat or power"),
+        ({"during": {"throttle_events": 3, "temperature_c": {"highest": 97.0}}}, "held back by heat or power at 97 °C"),
+        ({"during": {"container_stops": 4}}, "held back by its container's limit"),
+        ({"during": {"swapped_pages": 12}}, "12 pages were swapped"),
     ],
 )
 def test_a_weakness_of_the_machine_is_told(machine: dict[str, Any], words: str) -> None:
     found = caveats({"int8": measured(threads=2)}, QUIET | machine)
-    assert any(words in sentence for sentence in found), found
+    (told,) = [caveat for caveat in found if words in str(caveat)]
+    assert told.about is None
+    assert told.advice
+
+
+def test_a_quiet_run_has_no_caveat_about_what_went_on_beside_it() -> None:
+    during = {
+        "others_on_pinned": 0.01, "others_cpus": 0.1, "stolen": 0.0, "throttle_events": 0, "swapped_pages": 0,
+        "container_stops": 0, "frequency_mhz": clock(3900.0), "temperature_c": {"highest": 60.0},
+    }  # fmt: skip
+    assert caveats({"int8": measured()}, QUIET | {"during": during, "frequency_limit_mhz": 4000.0}) == []
 
 
 def test_a_machine_of_which_nothing_is_known_has_no_caveat() -> None:

@@ -1,6 +1,5 @@
 import platform
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,45 +51,6 @@ def test_weight_bits_that_a_profile_names_hold_on_every_cpu(profile: str, bits: 
     assert cpu.weight_bits(profiles.load(profile)) == bits
 
 
-def test_a_machine_is_described_from_its_own_files(tmp_path: Path) -> None:
-    files = {
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1800000\n",
-        "proc/meminfo": "MemTotal:       4051248 kB\nMemFree: 1 kB\n",
-        "sys/fs/cgroup/cpu.max": "150000 100000\n",
-        "sys/fs/cgroup/memory.max": "1073741824\n",
-    }
-    found = cpu.describe(root=machine(tmp_path, flags="avx2 avx512_vnni hypervisor", files=files))
-    expected: dict[str, Any] = {
-        "cpu": "Some CPU @ 2.00GHz",
-        "instruction_sets": ["avx2", "avx512_vnni"],
-        "governor": "powersave",
-        "frequency_mhz": 1800.0,
-        "memory_mb": 3956,
-        "container": {"inside": False, "cores": 1.5, "memory_mb": 1024},
-    }
-    assert {name: found[name] for name in expected} == expected
-
-
-def test_what_a_machine_does_not_tell_is_none(tmp_path: Path) -> None:
-    found = cpu.describe(root=tmp_path)
-    assert (found["governor"], found["frequency_mhz"], found["memory_mb"]) == (None, None, None)
-    assert found["container"] == {"inside": False, "cores": None, "memory_mb": None}
-
-
-def test_a_board_is_named_by_its_device_tree(tmp_path: Path) -> None:
-    model = tmp_path / "proc/device-tree/model"
-    model.parent.mkdir(parents=True)
-    model.write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
-    assert cpu.describe(root=tmp_path)["cpu"] == "Raspberry Pi 5 Model B Rev 1.0"
-
-
-def test_old_control_groups_limit_cores_too(tmp_path: Path) -> None:
-    files = {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}
-    assert cpu.describe(root=machine(tmp_path, files=files))["container"]["cores"] == 0.5
-
-
-def test_this_machine_has_a_cpu_to_run_on() -> None:
-    found = cpu.describe()
-    assert 1 <= found["usable_cores"] <= found["cores"]
-    assert found["cpu"]
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512f", False), ("amx_bf16", True), ("avx512_bf16", True)])
+def test_bfloat16_is_read_from_the_flags(flags: str, expected: bool, tmp_path: Path) -> None:
+    assert cpu.has_bfloat16(root=machine(tmp_path, flags=flags)) is expected

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgepress.targets import child, energy, phases
 from edgepress.targets.errors import RecipeError
 from edgepress.targets.measure import Engine, Figures, Measurement, measure
 from edgepress.targets.runtimes import target
@@ -43,6 +44,27 @@ def crash_on_purpose(self, path, **settings):
 ort.OnnxRuntime.load = crash_on_purpose
 """
 
+CRASHING_LATER = """
+import os
+from edgepress.targets import memory, ort
+
+load = ort.OnnxRuntime.load
+
+
+def crash_with_threads(self, path, *, precision, threads=1):
+    if threads > 1:
+        os.abort()
+    return load(self, path, precision=precision, threads=threads)
+
+
+def refuse():
+    raise OSError("no /proc")
+
+
+ort.OnnxRuntime.load = crash_with_threads
+memory.now_mb = refuse
+"""
+
 
 def engine(name: str, path: Path, **settings: str) -> Engine:
     return Engine(**{"name": name, "path": path, "runtime": "onnxruntime", "precision": "fp32", **settings})
@@ -50,7 +72,13 @@ def engine(name: str, path: Path, **settings: str) -> Engine:
 
 def quick(engines: list[Engine], images: Images, **settings: object) -> Measurement:
     """The pinned run alone, short."""
-    defaults: dict[str, object] = {"seconds": 0.05, "all_cores": False, "memory": False, "timeout_seconds": 60.0}
+    defaults: dict[str, object] = {
+        "seconds": 0.05,
+        "all_cores": False,
+        "memory": False,
+        "timeout_seconds": 60.0,
+        "energy": False,
+    }
     return measure(engines, inputs={"test": images}, **{**defaults, **settings})  # type: ignore[arg-type]
 
 
@@ -125,6 +153,33 @@ def test_an_engine_that_crashes_its_process_is_left_out(
     assert "crashed (SIGABRT)" in found["crashing"].failed
 
 
+def test_a_process_that_cannot_start_fails_every_engine_with_its_last_words(
+    network: Builder, images: Images, good: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no room left\\n')\nos._exit(7)")
+    other = engine("other", network("other"))
+    found = quick([good, other], images, environment={"PYTHONPATH": str(tmp_path)}).figures
+    assert {figures.failed for figures in found.values()} == {
+        "the measuring process ended with exit code 7: no room left"
+    }
+
+
+def test_a_crash_with_all_cores_or_in_the_memory_process_costs_that_figure_alone(
+    images: Images, good: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CRASHING_LATER)
+    found = quick([good], images, all_cores=True, memory=True, environment={"PYTHONPATH": str(tmp_path)})
+    assert is_whole(found.figures["good"])
+    assert found.figures["good"].memory_mb is None
+    told = [str(caveat) for caveat in found.caveats]
+    assert (
+        "The memory of good was not measured: the measuring process ended with exit code 1: OSError: no /proc." in told
+    )
+    if found.machine["usable_cores"] > 1:
+        assert found.figures["good"].all_cores is None
+        assert any(sentence.startswith("good was not timed on all cores: the runtime crashed") for sentence in told)
+
+
 @pytest.mark.slow
 def test_an_engine_that_never_answers_is_left_out(endless: Path, images: Images, good: Engine) -> None:
     found = quick([good, engine("endless", endless)], images, timeout_seconds=2.0).figures
@@ -154,7 +209,8 @@ def test_every_figure_is_there_and_fits_the_others(network: Builder, images: Ima
         assert figures.memory_mb["start"] < figures.memory_mb["runtime"] < figures.memory_mb["load"]
         assert figures.memory_mb["peak"] >= max(figures.memory_mb.values()) - 0.01
         assert figures.cold_start_ms is not None
-        assert figures.cold_start_ms > figures.latency.median_ms
+        assert set(figures.cold_start_ms) == {"runtime_ms", "load_ms", "first_ms"}
+        assert figures.cold_start_ms["load_ms"] > figures.latency.median_ms
         assert (figures.int8 is not None) == (name == "int8")
     if found.machine["usable_cores"] > 1:
         assert found.figures["fp32"].all_cores is not None
@@ -236,3 +292,113 @@ def _wait_for(answer: Callable[[], T], *, seconds: float) -> T:
     while not (found := answer()) and time.monotonic() < end:
         time.sleep(0.05)
     return found
+
+
+INTERRUPTING = """
+import os
+import signal
+import threading
+from edgepress.targets import ort
+
+load = ort.OnnxRuntime.load
+seconds = float(os.environ["INTERRUPT_AFTER"])
+
+
+def load_and_interrupt(self, path, **settings):
+    if os.path.basename(str(path)) == "last.onnx":  # whoever started us gets what Ctrl-C would send to it alone
+        threading.Timer(seconds, os.kill, (os.getppid(), signal.SIGINT)).start()
+    return load(self, path, **settings)
+
+
+ort.OnnxRuntime.load = load_and_interrupt
+"""
+
+
+def interrupted(
+    engines: list[Engine], images: Images, folder: Path, *, after: float, **settings: object
+) -> Measurement:
+    (folder / "sitecustomize.py").write_text(INTERRUPTING)
+    environment = {"PYTHONPATH": str(folder), "INTERRUPT_AFTER": str(after)}
+    return quick(engines, images, environment=environment, **settings)
+
+
+def test_ctrl_c_while_it_times_keeps_what_was_timed_and_marks_it(
+    network: Builder, images: Images, tmp_path: Path
+) -> None:
+    # large enough that the twenty rounds it takes at least are not over before the signal comes
+    good, last = engine("good", network("good", channels=1024)), engine("last", network("last", channels=1024))
+    began = time.monotonic()
+    found = interrupted([good, last], images, tmp_path, after=0.3, seconds=60.0, memory=True)
+    assert time.monotonic() - began < 30
+    assert found.incomplete == "stopped while the latency was measured"
+    latencies = [found.figures[name].latency for name in ("good", "last")]
+    for latency in latencies:
+        assert latency is not None
+        assert latency.stopped == "interrupted"
+    assert latencies[0] is not None
+    assert latencies[1] is not None
+    assert len(latencies[0].samples_ms) == len(latencies[1].samples_ms) > 0
+    assert found.figures["good"].memory_mb is None
+    assert found.figures["good"].failed is None
+
+
+def test_ctrl_c_in_the_middle_of_a_call_does_not_wait_for_it(
+    endless: Path, images: Images, good: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "LAST_SECONDS", 0.3)
+    endless = endless.rename(tmp_path / "last.onnx")
+    with pytest.raises(KeyboardInterrupt):  # nothing was measured, so there is nothing to keep
+        interrupted([good, engine("last", endless)], images, tmp_path, after=0.3)
+
+
+def test_ctrl_c_between_two_measurements_keeps_the_first(
+    images: Images, good: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(run: object, engines: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phases, "memory", interrupt)
+    found = quick([good], images, memory=True)
+    assert found.incomplete == "stopped between two measurements"
+    assert is_whole(found.figures["good"])
+
+
+def test_a_complete_measurement_is_not_marked(images: Images, good: Engine) -> None:
+    assert quick([good], images).incomplete is None
+
+
+def test_batches_are_timed_where_the_batch_is_open_and_missed_elsewhere(
+    network: Builder, images: Images, good: Engine
+) -> None:
+    found = quick([good, engine("fixed", network("fixed", batch=1))], images, batch=4)
+    batched, single = found.figures["good"].batched, found.figures["good"].latency
+    assert batched is not None
+    assert single is not None
+    assert batched.median_ms > single.median_ms
+    assert found.figures["fixed"].batched is None
+    assert is_whole(found.figures["fixed"])
+    missed = [str(caveat) for caveat in found.caveats if caveat.kind == "missing"]
+    assert any(text.startswith("fixed was not timed with batches of 4: the model takes 1x3x8x8") for text in missed)
+
+
+def test_a_sustained_run_has_curves_and_is_kept_apart_from_the_comparison(images: Images, good: Engine) -> None:
+    found = quick([good], images, sustained_seconds=0.5)
+    assert found.sustained is not None
+    assert found.sustained["seconds"] >= 0.4
+    assert found.sustained["ranking_at_end"] == ["good"]
+    assert is_whole(found.figures["good"])
+
+
+def test_energy_is_measured_or_the_reason_is_told(images: Images, good: Engine) -> None:
+    found = quick([good], images, energy=True)
+    meter, why = energy.find()
+    assert (found.figures["good"].energy is None) == ("energy" in found.not_measured)
+    if meter is None:
+        assert found.not_measured["energy"] == why
+
+
+def test_the_work_of_others_is_watched_while_it_measures(images: Images, good: Engine) -> None:
+    during = quick([good], images).machine["during"]
+    assert during["seconds"] > 0
+    if sys.platform == "linux":
+        assert during["others_cpus"] >= 0

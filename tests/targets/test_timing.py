@@ -5,33 +5,10 @@ import random
 from collections.abc import Callable
 
 import pytest
+from simulated import World
 
 from edgepress.targets.statistics import ratio
 from edgepress.targets.timing import time_in_turn
-
-MS = 1_000_000
-
-
-class World:
-    """A machine whose clock only moves when a call works; step_ns: what its clock can see."""
-
-    def __init__(self, *, step_ns: int = 1, slowdown: Callable[[float], float] = lambda second: 1.0) -> None:
-        self.now_ns = 0
-        self._step_ns = step_ns
-        self._slowdown = slowdown
-
-    def clock(self) -> int:
-        return self.now_ns // self._step_ns * self._step_ns
-
-    def call(self, ms: float, *, noise: float = 0.0, seed: int = 0) -> Callable[[], None]:
-        """A call that takes `ms` on a machine at rest."""
-        rng = random.Random(seed)
-
-        def work() -> None:
-            factor = self._slowdown(self.now_ns / 1e9) * max(0.1, 1 + noise * rng.gauss(0, 1))
-            self.now_ns += round(ms * MS * factor)
-
-        return work
 
 
 def test_every_round_visits_every_call_once() -> None:
@@ -167,3 +144,20 @@ def test_garbage_collection_is_off_while_timing_and_on_again_after_a_failure() -
 
 def test_nothing_to_time_takes_no_time() -> None:
     assert time_in_turn({}, seconds=10) == {}
+
+
+def test_the_call_that_refills_the_caches_after_another_engine_is_not_counted() -> None:
+    world = World()
+    last: list[str] = []
+
+    def cached(name: str) -> Callable[[], None]:
+        cold, warm = world.call(9), world.call(2)
+
+        def work() -> None:
+            (warm if last == [name] else cold)()
+            last[:] = [name]
+
+        return work
+
+    found = time_in_turn({"a": cached("a"), "b": cached("b")}, seconds=1, clock=world.clock)
+    assert {latency.percentile_ms(1.0) for latency in found.values()} == {2.0}

@@ -1,0 +1,247 @@
+"""What a measuring process can be asked to do: one function for each kind of job."""
+
+import functools
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import energy, layers, memory, sustained
+from .answers import answer_split, first_answer
+from .cpu import usable_cpus
+from .errors import StageError
+from .events import Events
+from .jobs import SAMPLE, Job, pack
+from .runtimes import target
+from .sessions import Array, Session, check_input
+from .statistics import Latency
+from .surroundings import Watch
+from .timing import PRECISION_GOAL, time_in_turn
+
+STEADY_CALLS = 20  # memory stands still after a few: arenas have grown to what one inference needs
+
+
+def pinned(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """Latency in turn on as few cores as there are threads, then every split through the same sessions."""
+    threads = max(engine.threads for engine in job.engines)
+    cpus = _pin(threads)
+    sample = np.load(folder / SAMPLE)
+    sessions = _load(job, sample, events, threads=None)
+    watch = Watch(cpus=cpus)
+    latencies = _time(job, sessions, sample, events, share=0.4, threads=threads, looking=watch.look)
+    during = watch.end()
+    int8: dict[str, Any] = {}
+    answers: dict[str, list[str]] = {}
+    for number, engine in enumerate(job.engines):
+        if engine.name not in sessions:
+            continue
+        if events.stopping:
+            break
+        share = 0.4 + 0.6 * number / len(job.engines)
+        try:
+            if engine.precision == "int8":
+                events.at(engine.name, f"reading the layers of {engine.name}", share)
+                int8[engine.name] = target(engine.runtime).int8_layers(
+                    engine.path, precision=engine.precision, threads=engine.threads
+                )
+            alive = functools.partial(events.at, engine.name, f"answering with {engine.name}", share)
+            answers[engine.name] = _answer(job, folder, number, sessions[engine.name], alive)
+        except Exception as error:  # whatever one engine does, the others are measured
+            events.failed(engine.name, error)
+    return {
+        "latency": _packed(latencies), "int8": int8, "answers": answers, "pinned_cpus": cpus, "during": during,
+        "stopped": events.stopping,
+    }  # fmt: skip
+
+
+def all_cores(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """Latency in turn, every core at work."""
+    threads = len(usable_cpus())
+    sample = np.load(folder / SAMPLE)
+    sessions = _load(job, sample, events, threads=threads)
+    latencies = _time(job, sessions, sample, events, share=1.0, threads=threads)
+    return {"latency": _packed(latencies), "stopped": events.stopping}
+
+
+def batch(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """Latency of whole batches in turn, pinned as single samples are."""
+    threads = max(engine.threads for engine in job.engines)
+    _pin(threads)
+    sample = np.repeat(np.load(folder / SAMPLE), job.batch, axis=0)
+    sessions = _load(job, sample, events, threads=None)
+    latencies = _time(job, sessions, sample, events, share=1.0, threads=threads)
+    return {"latency": _packed(latencies), "stopped": events.stopping}
+
+
+def memory_by_phase(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """What one engine holds, phase by phase, and how fast it starts, in a process that does nothing else."""
+    (engine,) = job.engines
+    _pin(engine.threads)
+    sample = np.load(folder / SAMPLE)
+    phases = {"start": memory.now_mb()}
+    cold_start: dict[str, float] = {}
+    try:
+        runtime = target(engine.runtime)
+        events.at(engine.name, f"memory of {engine.name}", 0.0)
+        with _timed(cold_start, "runtime_ms"):
+            trouble = runtime.unavailable()  # imports it
+        if trouble:
+            raise StageError(trouble)
+        phases["runtime"] = memory.now_mb()
+        with _timed(cold_start, "load_ms"):
+            session = runtime.load(engine.path, precision=engine.precision, threads=engine.threads)
+        phases["load"] = memory.now_mb()
+        with _timed(cold_start, "first_ms"):
+            session(sample)
+        phases["first"] = memory.now_mb()
+        for _ in range(STEADY_CALLS):
+            session(sample)
+            events.at(engine.name, f"memory of {engine.name}", 0.9)
+        phases["steady"] = memory.now_mb()
+    except Exception as error:
+        events.failed(engine.name, error)
+        return {}
+    return {"phases": phases, "cold_start": cold_start}
+
+
+def energy_in_turn(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """Energy of one inference, pinned as it was timed; the machine's rest is measured in between."""
+    _pin(max(engine.threads for engine in job.engines))
+    sample = np.load(folder / SAMPLE)
+    sessions = _load(job, sample, events, threads=None)
+    meter, why = energy.find()
+    if meter is None:
+        return {"energy": {}, "why": why}
+    calls = {name: functools.partial(session, sample) for name, session in sessions.items()}
+    found = energy.measure_in_turn(
+        calls,
+        meter,
+        visiting=lambda name, share: events.at(name, f"energy of {name}", share),
+        stopping=lambda: events.stopping,
+    )
+    return {"energy": {name: energy.pack(one) for name, one in found.items()}, "stopped": events.stopping}
+
+
+def for_long(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """Latency in turn for so long that heat shows, with the temperature beside it."""
+    threads = max(engine.threads for engine in job.engines)
+    watch = Watch(cpus=_pin(threads))
+    sample = np.load(folder / SAMPLE)
+    sessions = _load(job, sample, events, threads=None)
+    latencies = _time(job, sessions, sample, events, share=1.0, threads=threads, looking=watch.look, never_precise=True)
+    return {"sustained": sustained.summary(latencies, watch.seen), "stopped": events.stopping}
+
+
+def _load(job: Job, sample: Array, events: Events, *, threads: int | None) -> dict[str, Session]:
+    """Every engine that loads and answers as it should; the first that does sets the shape for all."""
+    sessions: dict[str, Session] = {}
+    shape: tuple[int, ...] | None = None
+    for engine in job.engines:
+        if events.stopping:
+            break
+        events.at(engine.name, f"loading {engine.name}", 0.0)
+        try:
+            session = target(engine.runtime).load(
+                engine.path, precision=engine.precision, threads=threads or engine.threads
+            )
+            check_input(session, sample)
+            answer = first_answer(session, sample, shape=shape)
+        except Exception as error:  # native libraries raise what they like
+            events.failed(engine.name, error)
+            continue
+        shape = shape or answer.shape
+        sessions[engine.name] = session
+    return sessions
+
+
+def _time(
+    job: Job,
+    sessions: Mapping[str, Session],
+    sample: Array,
+    events: Events,
+    *,
+    share: float,
+    threads: int,
+    looking: Callable[[], None] = lambda: None,
+    never_precise: bool = False,
+) -> dict[str, Latency]:
+    """looking: called between visits, while no clock runs. never_precise: go on until the time is used up."""
+    began = time.monotonic()
+    expected = job.seconds + 0.5 * job.warmup_seconds * len(sessions)
+
+    def visiting(name: str) -> None:
+        looking()
+        events.at(name, f"timing {name}", share * min(1.0, (time.monotonic() - began) / expected))
+
+    return time_in_turn(
+        {name: functools.partial(session, sample) for name, session in sessions.items()},
+        seconds=job.seconds,
+        precision_goal=0.0 if never_precise else PRECISION_GOAL,
+        warmup_seconds=job.warmup_seconds,
+        rng=random.Random(job.seed),
+        visiting=visiting,
+        stopping=lambda: events.stopping,
+        threads=threads,
+    )
+
+
+def _packed(latencies: Mapping[str, Latency]) -> dict[str, Any]:
+    return {name: pack(latency) for name, latency in latencies.items()}
+
+
+def _answer(job: Job, folder: Path, number: int, session: Session, alive: Callable[[], None]) -> list[str]:
+    """Save the answers for every split; returns the files' names, in the order of the splits."""
+    names = []
+    for index, file in enumerate(job.splits.values()):
+        images = np.load(folder / file, mmap_mode="r")
+        names.append(f"answers-{number}-{index}.npy")
+        np.save(folder / names[-1], answer_split(session, images, alive=alive))
+    return names
+
+
+@contextmanager
+def _timed(into: dict[str, float], name: str) -> Iterator[None]:
+    """Write how long the block took, in milliseconds, under a name."""
+    began = time.perf_counter_ns()
+    yield
+    into[name] = (time.perf_counter_ns() - began) / 1e6
+
+
+def _pin(threads: int) -> list[int]:
+    """Stay on the last CPUs: the first one serves most interrupts. Elsewhere than on Linux: all of them."""
+    chosen = list(usable_cpus()[-threads:])
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, chosen)
+        return chosen
+    return []
+
+
+def layer_by_layer(job: Job, folder: Path, events: Events) -> dict[str, Any]:
+    """What each layer of each engine takes, by the runtime's own counters."""
+    _pin(max(engine.threads for engine in job.engines))
+    sample = np.load(folder / SAMPLE)
+    found = {}
+    for number, engine in enumerate(job.engines):
+        events.at(engine.name, f"layers of {engine.name}", number / len(job.engines))
+        try:
+            found[engine.name] = layers.pack(layers.read(engine, sample, seconds=job.seconds))
+        except Exception as error:
+            events.failed(engine.name, error)
+    return {"layers": found}
+
+
+DUTIES: dict[str, Callable[[Job, Path, Events], dict[str, Any]]] = {
+    "pinned": pinned,
+    "all_cores": all_cores,
+    "batch": batch,
+    "memory": memory_by_phase,
+    "layers": layer_by_layer,
+    "energy": energy_in_turn,
+    "sustained": for_long,
+}
