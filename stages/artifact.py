@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from .progress import Progress, Quiet
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -90,19 +92,6 @@ class Artifact:
         return all(record.stage == "train" or record.skipped for record in self.records)
 
 
-class Progress(Protocol):
-    """Where a stage says how far it is."""
-
-    def update(self, share: float, text: str) -> None:
-        """share: 0 to 1 of this stage. text: a few words, such as `epoch 3/10  loss 0.21`."""
-
-
-class Quiet:
-    """Says nothing."""
-
-    def update(self, share: float, text: str) -> None: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What surrounds a stage."""
@@ -113,6 +102,7 @@ class Context:
     seed: int
     build: Mapping[str, Callable[[], nn.Module]]  # "model", and "student" where it is another network
     teacher: nn.Module | None = None  # where it is not the original model
+    training_precision: Literal["fp32", "bf16"] = "fp32"
     progress: Progress = field(default_factory=Quiet)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..targets.errors import RecipeError, did_you_mean
-from .artifact import Progress, Quiet
 from .contract import Preprocessing
 from .datasets.arrays import open_file, read_mapping
 from .datasets.builtin import open_builtin
@@ -19,6 +18,7 @@ from .datasets.imagefolder import open_imagefolder
 from .datasets.mnist import open_mnist
 from .datasets.zoo import open_torchvision
 from .holdout import apportion
+from .progress import Progress, Quiet
 from .settings import DataSettings
 from .splits import Split, loader
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from ..targets import operators, runtimes
 from ..targets.errors import StageError
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, ExportedFile, Record
+from .comparison import agrees, compare
 from .data import loader
 from .export import Export
 from .onnx_file import write_onnx
 from .pruning import count_macs, count_parameters
 from .quantization.frozen import freeze
+from .quantization.prepare import prepare
+from .quantization.qat import calibrate_, calibration_images
 
 PARITY_IMAGES = 256
-# Float files differ from torch by the order of additions alone. Quantised ones round like torch up to single steps,
-# where a sum falls between two integers, so there the answers are compared and not the numbers.
-FLOAT_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2}
-QUANTIZED_AGREEMENT = 0.98
-
+INT8_TWIN = "-int8"  # behind the name of the float version that was only calibrated
 NAMES = {"distill": "distilled", "prune": "pruned", "quantize": "int8"}
 DESCRIPTIONS = {
     "baseline": "the original model",
@@ -37,20 +35,54 @@ DESCRIPTIONS = {
 }
 
 
-def versions(artifact: Artifact) -> Iterator[tuple[str, Artifact]]:
-    """The original and every version that a stage made of it, with the variant's name."""
+def versions(artifact: Artifact, context: Context) -> Iterator[tuple[str, Artifact]]:
+    """The original and every version that a stage made of it, with the variant's name.
+
+    Where the model was pruned and then quantised there is one more: the unpruned model, calibrated. It shows what
+    quantisation alone gives.
+    """
     yield "baseline", artifact.original
+    name, unpruned = "baseline", artifact.original
     for version in artifact.lineage():
         last = version.records[-1] if version.records else None
-        if last is not None and not last.skipped and last.stage in NAMES:
-            yield NAMES[last.stage], version
+        if last is None or last.skipped or last.stage not in NAMES:
+            continue
+        if last.stage == "prune" and (quantized := _quantized(artifact)) is not None:
+            yield f"{name}{INT8_TWIN}", _calibrated(unpruned, quantized, context)
+        name, unpruned = NAMES[last.stage], version
+        yield name, version
+
+
+def float_twin(variant: str, files: Sequence[ExportedFile]) -> ExportedFile | None:
+    """The float file of the network that a quantised variant was made of; None where there is none."""
+    if variant.endswith(INT8_TWIN):
+        wanted = variant.removesuffix(INT8_TWIN)
+        return next((file for file in files if file.variant == wanted), None)
+    before = files[: next((place for place, file in enumerate(files) if file.variant == variant), 0)]
+    return next((file for file in reversed(before) if file.precision != "int8"), None)
+
+
+def _quantized(artifact: Artifact) -> Artifact | None:
+    """The version that the quantize stage made."""
+    return next((version for version in artifact.lineage() if version.form == "quantized"), None)
+
+
+def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Artifact:
+    """The unpruned model, rounded in the same way and calibrated on the same images; nothing is trained."""
+    scheme = quantized.scheme
+    assert scheme is not None
+    settings = quantized.records[-1].settings
+    module = prepare(unpruned.module, scheme)
+    calibrate_(module, calibration_images(context, int(settings["calibration"])))
+    record = Record(stage="quantize", settings=settings, seconds=0.0, metrics={})
+    return unpruned.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
 
 
 def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
     """Write one file for each version; the last one is what the target would run."""
     images = parity_images(context)
     files: list[ExportedFile] = []
-    found = list(versions(artifact))
+    found = list(versions(artifact, context))
     for place, (name, version) in enumerate(found):
         context.progress.update(place / len(found), f"{name}.onnx")
         files.append(_export_one(name, version, settings, context, images))
@@ -95,11 +127,18 @@ def _export_one(name: str, version: Artifact, settings: Export, context: Context
         precision=precision,
         path=shipped,
         onnx=path,
-        description=DESCRIPTIONS[name],
+        description=describe(name),
         parameters=count_parameters(float_version.module),
         macs=count_macs(float_version.module, images[:1]),
         parity=check_parity(version, path, precision, images, profile),
     )
+
+
+def describe(name: str) -> str:
+    """What was done to a variant, in a few words."""
+    if name.endswith(INT8_TWIN):
+        return f"{name.removesuffix(INT8_TWIN)} with INT8 weights and activations, calibrated and not trained"
+    return DESCRIPTIONS[name]
 
 
 def precision_of(name: str, version: Artifact, profile: Profile) -> str:
@@ -134,11 +173,7 @@ def check_parity(version: Artifact, path: Path, precision: str, images: Tensor, 
     got = np.concatenate([session(image[None])[0] for image in images.numpy()])
     session.close()
     figures = compare(got, wanted)
-    scale = 1.0 + float(np.abs(wanted).max())
-    if precision == "int8":
-        figures["ok"] = figures["argmax_agreement"] >= QUANTIZED_AGREEMENT
-    else:
-        figures["ok"] = figures["max_abs_diff"] <= FLOAT_TOLERANCE[precision] * scale
+    figures["ok"] = agrees(figures, precision=precision, largest=float(np.abs(wanted).max()))
     if not np.isfinite(got).all():
         raise StageError(
             f"{path.name} answers with numbers that are not finite in {precision}"
@@ -150,17 +185,6 @@ def check_parity(version: Artifact, path: Path, precision: str, images: Tensor, 
             f"{len(images)} images, agreement {100 * figures['argmax_agreement']:.1f} %"
         )
     return figures
-
-
-def compare(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> dict[str, Any]:
-    """Share of equal answers, and the largest difference of two (n, classes) arrays."""
-    if got.shape != wanted.shape:
-        raise StageError(f"the exported file answers with shape {got.shape[1:]}, torch with {wanted.shape[1:]}")
-    return {
-        "argmax_agreement": float((got.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
-        "max_abs_diff": float(np.abs(got - wanted).max()),
-        "n": len(got),
-    }
 
 
 def _refuse_unbuildable(path: Path, profile: Profile) -> None:

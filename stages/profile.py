@@ -12,11 +12,17 @@ from .train import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Measure:
-    """seconds: of timing for all variants together, one pinned thread. all_cores, memory: whether to measure them."""
+    """seconds: of timing for all variants together, one pinned thread. all_cores, memory: whether to measure them.
+
+    layers: read the time of each layer, which explains what the other figures show. sustained_seconds: above 0, time
+    them for so long again, to see what heat does.
+    """
 
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 8.0
     all_cores: bool = True
     memory: bool = True
+    layers: bool = True
+    sustained_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
 
     name: ClassVar[str] = "profile"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"files"})

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from ..targets import cpu
 from ..targets.bundle import write_bundle
-from ..targets.facts import latency_facts, ratios
-from ..targets.measure import Engine, Figures, measure
+from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
+from ..targets.measure import Engine, Measurement, measure
 from ..targets.statistics import paired_drop, wilson
 from .artifact import Artifact, Context, ExportedFile, Record
+from .comparison import agrees, compare
 from .data import Split, loader
 from .evaluation import EVAL_BATCH, logits
-from .exporting import compare, versions
+from .explaining import explain
+from .exporting import versions
 from .profile import Measure
 
+BFLOAT = "bf16"  # what an engine without a file of its own computes in
 BUNDLE_IMAGES = 32  # enough to see on a board whether the engine answers as it should
 
 
@@ -30,6 +33,8 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
     inputs = {name: _images(split, context) for name, split in splits.items()}
     labels = {name: split.labels().numpy() for name, split in splits.items()}
     engines = engines_for(artifact.files, context)
+    # before the measurement: when that is stopped, what it has must be written without more work
+    answers = {name: _torch_answers(version, splits, context) for name, version in versions(artifact, context)}
     found = measure(
         list(engines.values()),
         inputs=inputs,
@@ -37,18 +42,51 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
         environment=context.profile.environment,
         all_cores=settings.all_cores,
         memory=settings.memory,
+        batch=context.profile.batch,
+        sustained_seconds=settings.sustained_seconds,
         seed=context.seed,
         progress=lambda text, share: context.progress.update(share, text),
     )
-    answers = {name: _torch_answers(version, splits, context) for name, version in versions(artifact)}
-    metrics = {
+    precisions = {file.variant: file.precision for file in artifact.files}
+    measured = {
+        name: _facts(
+            name,
+            found,
+            answers[variant_of(name)],
+            labels,
+            precision=precisions.get(name, BFLOAT),
+        )
+        for name in engines
+    }
+    speedups = ratios({name: figures.latency for name, figures in found.figures.items()})
+    incomplete = found.incomplete
+    if settings.layers and incomplete is None:
+        try:
+            more = explain(
+                measured,
+                speedups,
+                files=artifact.files,
+                engines=engines,
+                images=inputs["val"],
+                machine=found.machine,
+                context=context,
+                progress=lambda text, share: context.progress.update(share, text),
+            )
+            measured = {name: facts | more[name] for name, facts in measured.items()}
+        except KeyboardInterrupt:
+            incomplete = "stopped while the time of layers was read"
+    metrics: dict[str, Any] = {
         "where": context.profile.where,
         "runtime": context.profile.measures_with,
-        "engines": {name: _facts(name, found.figures, answers[variant_of(name)], labels) for name in engines},
-        "ratios": ratios({name: figures.latency for name, figures in found.figures.items()}),
+        "engines": measured,
+        "ratios": speedups,
         "machine": found.machine,
         "versions": found.versions,
-        "caveats": found.caveats,
+        "caveats": [str(caveat) for caveat in found.caveats],
+        "sustained": found.sustained,
+        "not_measured": found.not_measured,
+        "unreliable": found.unreliable,
+        "incomplete": incomplete,
     }
     if context.profile.runtime == "tensorrt":
         metrics["bundle"] = _bundle(artifact, context, inputs["test"], answers).name
@@ -93,19 +131,24 @@ def _torch_answers(version: Artifact, splits: Mapping[str, Split], context: Cont
 
 def _facts(
     name: str,
-    figures: Mapping[str, Figures],
+    found: Measurement,
     answers: Mapping[str, NDArray[np.float32]],
     labels: Mapping[str, NDArray[np.int64]],
+    *,
+    precision: str,
 ) -> dict[str, Any]:
     """Everything that is reported of one engine, as JSON can hold it."""
-    mine = figures[name]
+    mine = found.figures[name]
     torch_right = answers["test"].argmax(axis=1) == labels["test"]
     facts: dict[str, Any] = {
         "failed": mine.failed,
         "torch_accuracy": 100 * float(torch_right.mean()),
         "latency": latency_facts(mine.latency),
         "all_cores": latency_facts(mine.all_cores),
+        "throughput": throughputs(mine, batch=found.batch),
         "memory_mb": mine.memory_mb,
+        "cold_start": mine.cold_start_ms,
+        "energy": energy_facts(mine.energy),
         "int8": mine.int8,
     }
     if mine.outputs is None:
@@ -114,8 +157,10 @@ def _facts(
     count, correct = len(right["test"]), int(right["test"].sum())
     facts["val_accuracy"] = 100 * float(right["val"].mean())
     facts["accuracy"] = {"value": 100 * correct / count, "n": count, "ci95": wilson(correct, count)}
-    facts["parity"] = compare(mine.outputs["test"], answers["test"])
-    baseline = figures["baseline"].outputs
+    parity = compare(mine.outputs["test"], answers["test"])
+    largest = float(np.abs(answers["test"]).max())
+    facts["parity"] = parity | {"ok": agrees(parity, precision=precision, largest=largest)}
+    baseline = found.figures["baseline"].outputs
     if name != "baseline" and baseline is not None:
         before = baseline["test"].argmax(axis=1) == labels["test"]
         drop, low, high = paired_drop(before, right["test"])

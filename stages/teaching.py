@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ from .evaluation import accuracy
 from .training import Trained, fit
 
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises from a twentieth, then falls as a cosine to a hundredth
+CHANNELS_LAST = torch.channels_last  # a fifth faster in float32 on CPUs, half as fast again in bfloat16
 CLIP_NORM = 5.0  # a rare bad batch must not undo an epoch; ordinary gradients stay below
 
 
@@ -50,10 +52,12 @@ def teach(
     augmented: bool = True,
     before_epoch: Callable[[int], None] = lambda epoch: None,
     evaluate: Callable[[], float] | None = None,
+    full_precision: bool = False,
 ) -> tuple[Trained, dict[str, float]]:
     """Train `student` in place and leave it on the CPU in its best epoch; returns the curves and some figures.
 
-    Without a teacher `kd` must be 0. The epoch is chosen on the validation images.
+    Without a teacher `kd` must be 0. The epoch is chosen on the validation images, in float32. full_precision:
+    train in float32 whatever the recipe says.
     """
     split = context.data.train
     if split is None:
@@ -61,11 +65,12 @@ def teach(
     if len(split) < 2:
         raise StageError(f"{len(split)} training images are too few to train on")
     accelerator = Accelerator()
+    student.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     batch_size = min(lesson.batch_size, len(split))
     rounds = math.ceil(len(split) / batch_size)
     objective = _objective(lesson, teacher)
-    optimizer = _optimizer(lesson, [*student.parameters(), *objective.parameters()])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(lesson.epochs * rounds))
+    optimizer = optimizer_for(lesson, [*student.parameters(), *objective.parameters()])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(lesson.epochs * rounds))
     student, optimizer = accelerator.prepare(student, optimizer)
     player = Player(
         name="student",
@@ -77,7 +82,7 @@ def teach(
     )
     teachers: dict[str, Teacher] = {}
     if teacher is not None and lesson.kd:
-        teachers["teacher"] = Frozen(copy.deepcopy(teacher))
+        teachers["teacher"] = Frozen(copy.deepcopy(teacher).to(memory_format=CHANNELS_LAST))  # type: ignore[call-overload]
         teachers["teacher"].to(accelerator.device)
     started = time.perf_counter()
     trained = fit(
@@ -92,11 +97,18 @@ def teach(
         before_epoch=before_epoch,
         progress=context.progress,
         backward=accelerator.backward,
+        autocast=nullcontext if full_precision else _autocast(context, accelerator.device),
     )
     seconds = time.perf_counter() - started
-    student.cpu()
+    student.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     images = len(split) * (lesson.epochs - trained.resumed_at)
     return trained, {"images_per_second": images / seconds if images else 0.0}
+
+
+def _autocast(context: Context, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    if context.training_precision == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _objective(lesson: Lesson, teacher: nn.Module | None) -> Objective:
@@ -109,7 +121,7 @@ def _objective(lesson: Lesson, teacher: nn.Module | None) -> Objective:
     return Objective(terms)
 
 
-def _optimizer(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer_for(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Weight decay reaches only matrices and kernels: it has no business on a bias, a norm or a scale."""
     wide = [parameter for parameter in parameters if parameter.ndim > 1]
     narrow = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -122,7 +134,8 @@ def _optimizer(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=lesson.lr)
 
 
-def _warm_cosine(steps: int) -> Callable[[int], float]:
+def warm_cosine(steps: int) -> Callable[[int], float]:
+    """The share of the peak learning rate at each of `steps` steps."""
     warm = max(1, round(steps * WARMUP_SHARE))
 
     def factor(step: int) -> float:
@@ -147,6 +160,6 @@ def _samples(context: Context, batch_size: int, device: torch.device, *, augment
         if augmented and data.augment:
             generator = torch.Generator().manual_seed(context.seed * 7_368_787 + epoch * 100_003 + index)
             images = augment(images, data.augment, generator)
-        return data.preprocessing.normalize(images)
+        return data.preprocessing.normalize(images).contiguous(memory_format=CHANNELS_LAST)
 
     return Loaded(open_epoch, prepare=prepare, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..targets.errors import StageError
-from .artifact import Progress, Quiet
 from .distill.nouns import Batch, Out, Player, Samples, Step, Teacher
+from .progress import Progress, Quiet
 from .tensors import CorruptStateError, load_state, save_state
 
 Backward = Callable[[Tensor], None]
+Autocast = Callable[[], AbstractContextManager[object]]
 Curves = dict[str, list[float]]
 
 
@@ -43,11 +44,13 @@ def fit(
     before_epoch: Callable[[int], None] = lambda epoch: None,
     progress: Progress | None = None,
     backward: Backward = lambda loss: loss.backward(),  # type: ignore[no-untyped-call]
+    autocast: Autocast = nullcontext,
 ) -> Trained:
     """Play `epochs` epochs of rounds and leave the student in the state of its best one.
 
     evaluate: the figure to choose epochs by, higher is better; the later of two equals wins. checkpoint: a file;
     training goes on from what it holds. before_epoch: called with 0, 1, ...; switches what a schedule switches.
+    autocast: opens a block in which networks run in lower precision; losses are always computed in float32.
     Everything random depends on the seed and the epoch, so a resumed run ends as an uninterrupted one.
 
     StageError: a loss or a figure is not finite. The file then still holds the last good epoch.
@@ -59,7 +62,7 @@ def fit(
     for epoch in range(trained.resumed_at, epochs):
         torch.manual_seed(_mix(seed, epoch))
         before_epoch(epoch)
-        losses = _play_epoch(student, players, samples, teachers, epoch, epochs, progress, backward)
+        losses = _play_epoch(student, players, samples, teachers, epoch, epochs, progress, backward, autocast)
         for teacher in teachers.values():
             teacher.after(epoch)
         figure = evaluate()
@@ -84,6 +87,7 @@ def _play_epoch(
     epochs: int,
     progress: Progress,
     backward: Backward,
+    autocast: Autocast,
 ) -> dict[str, float]:
     """Play one epoch; returns each term's mean, by name."""
     rounds = samples.begin(epoch)
@@ -95,7 +99,8 @@ def _play_epoch(
             for _ in range(player.steps):
                 batch = samples.next(player)
                 with _active(player, players):
-                    step = see(student, teachers, batch, progress=share)
+                    with autocast():
+                        step = see(student, teachers, batch, progress=share)
                     total, values = player.objective(step)
                     _refuse_nonfinite(total, values, epoch=epoch, index=index)
                     player.optimizer.zero_grad(set_to_none=True)
@@ -117,7 +122,7 @@ def _play_epoch(
 def see(student: nn.Module, teachers: Mapping[str, Teacher], batch: Batch, *, progress: float) -> Step:
     """Show a batch to everyone and collect what they say."""
     answers = {name: teacher.see(batch) for name, teacher in teachers.items()}
-    return Step(batch=batch, student=Out(logits=student(batch.x)), teachers=answers, progress=progress)
+    return Step(batch=batch, student=Out(logits=student(batch.x).float()), teachers=answers, progress=progress)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...targets.errors import RecipeError, StageError
-from ..artifact import Progress
+from ..progress import Progress
 from ..splits import InMemory, Pixels
 from ..tensors import CorruptStateError, load_state, save_state
 from .pictures import BrokenImageError, decode, stack

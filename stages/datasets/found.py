@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..artifact import Progress, Quiet
+from ..progress import Progress, Quiet
 from ..settings import DataSettings
 from ..splits import Split
 

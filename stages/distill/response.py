@@ -46,6 +46,3 @@ class KnowledgeDistillation(Term):
 
     def forward(self, step: Step) -> Tensor:
         return divergence(step.student.logits, step.teacher().logits, temperature=self.temperature)
-
-
-LOSSES: dict[str, type[Term]] = {"ce": CrossEntropy, "kd": KnowledgeDistillation}

@@ -18,7 +18,7 @@ class Frozen:
 
     def see(self, batch: Batch) -> Out:
         with torch.no_grad():
-            return Out(logits=self.module(batch.x))
+            return Out(logits=self.module(batch.x).float())
 
     def to(self, device: torch.device) -> None:
         self.module.to(device)

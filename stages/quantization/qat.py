@@ -51,6 +51,7 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
             lesson,
             context,
             teacher=artifact.module,
+            full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
             before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs),
         )
         switch_(module, epoch=settings.epochs, epochs=settings.epochs)

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import Net, artifact, context, net
 from torch import Tensor, nn
 
 from edgepress.stages.prune import Prune
 from edgepress.stages.pruning import count_macs, count_parameters, prune, remove_channels
 from edgepress.stages.structure import resize_, structure
 from edgepress.targets.errors import StageError
-
-from nets import Net, artifact, context, net
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

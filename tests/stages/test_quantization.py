@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import artifact, context, net
 from torch import Tensor, nn
 
 from edgepress.stages.onnx_file import write_onnx
@@ -21,8 +22,6 @@ from edgepress.stages.quantize import Quantize
 from edgepress.targets import profiles
 from edgepress.targets.errors import StageError
 from edgepress.targets.runtimes import target
-
-from nets import artifact, context, net
 
 FLAVOURS: tuple[Flavour, ...] = ("trt", "openvino", "ort-u8")
 IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))

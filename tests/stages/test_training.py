@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from nets import context, net
 from torch import Tensor, nn
 
-from edgepress.stages.artifact import Quiet
 from edgepress.stages.distill.nouns import Batch, Objective, Player, Step, Term, Weighted, watch
 from edgepress.stages.distill.response import CrossEntropy, divergence
 from edgepress.stages.distill.sources import Frozen
 from edgepress.stages.evaluation import accuracy
+from edgepress.stages.progress import Quiet
 from edgepress.stages.teaching import Lesson, teach
 from edgepress.stages.training import fit
 from edgepress.targets.errors import StageError
-
-from nets import context, net
 
 
 def lesson(**changes: Any) -> Lesson:
