@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..targets.errors import RecipeError
 from . import recipe as recipes
-from .job import BUDGET_MISSED, default_folder
+from .job import default_folder, exit_code
 from .plan import make
 from .progress import ConsoleReporter
 from .report.schema import Report, Variant
@@ -51,7 +51,7 @@ class Result:
     @property
     def exit_code(self) -> int:
         """What the command line would have returned."""
-        return BUDGET_MISSED if self.met is False else 0
+        return exit_code(self.report)
 
 
 def compress(
@@ -68,6 +68,7 @@ def compress(
     seed: int | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    ship: str | None = None,
     quiet: bool = False,
 ) -> Result:
     """Compress a trained network for one device, measure it there, and return the report.
@@ -75,7 +76,7 @@ def compress(
     recipe: a YAML file; everything else overrides it. model, teacher, student: a source as on the command line, or a
     torch module. data: a source, or splits in memory, {"train": (images, labels), "test": (images, labels)}, with
     images as uint8 (0 to 255) or float (0 to 1) and labels as class numbers. settings: any other recipe key, dotted
-    or nested: {"prune.ratio": 0.5}. A killed run goes on where it was when it is called again with the same `out`.
+    or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. A killed run goes on where it was when it is called again with the same `out`.
 
     RecipeError, RuntimeMissingError, StageError: with a message that says what to do.
     """
@@ -105,6 +106,7 @@ def compress(
             reporter,
             command="edgepress.compress(...)",
             fresh=fresh,
+            ship=ship,
             builders=builders,
             data=_in_memory(data, plan, folder) if isinstance(data, Mapping) else None,
         )

@@ -9,19 +9,28 @@ from typing import Any
 
 from ..stages.artifact import Artifact, ExportedFile, Record
 from ..stages.data import Data
-from ..targets import cpu
-from .choose import choose, conclude, judge, reasons_in
+from ..stages.exporting import INT8_TWIN
+from ..targets import machine
+from ..targets.profiles import Profile
+from ..targets.sustained import sentence
+from .choose import choose, conclude, doubt_of, judge, reasons_in
 from .plan import Plan
 from .report.schema import (
     Accuracy,
+    ColdStart,
     DataFacts,
+    Divergence,
+    Energy,
     Latency,
+    LayerTimes,
     Memory,
     Parity,
     Ratio,
     Report,
     Run,
     StageFacts,
+    Sustained,
+    Throughput,
     Variant,
 )
 
@@ -48,13 +57,17 @@ def assemble(
     started: str,
     seconds: float,
     reused: Sequence[str],
+    ship: str | None = None,
 ) -> Report:
-    """The report of a finished run."""
+    """The report of a finished run. ship: a variant that is chosen whatever the guard says."""
     figures = _figures_of(artifact)
     variants = _variants(artifact, figures)
-    chosen = choose(variants, figures.get("ratios", {}), plan.budget, plan.profile)
+    doubt = doubt_of(figures.get("incomplete"), figures.get("unreliable"), plan.profile)
+    chosen = choose(variants, figures.get("ratios", {}), plan.budget, plan.profile, ship=ship, doubt=doubt)
     chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
-    limits = judge(chosen_variant, plan.budget, plan.profile)
+    limits = judge(chosen_variant, plan.budget, plan.profile, doubt=doubt)
+    verdict = conclude(chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt)
+    sustained = figures.get("sustained")
     return Report(
         run=Run(
             id=artifact.key,
@@ -64,7 +77,7 @@ def assemble(
             started=started,
             seconds=seconds,
             versions=versions(),
-            machine=figures.get("machine") or cpu.describe(),
+            machine=figures.get("machine") or machine.describe(),
         ),
         profile=plan.profile.model_dump(mode="json"),
         data=_data_facts(plan, data),
@@ -72,10 +85,20 @@ def assemble(
         stages=[_stage_facts(record, reused) for record in artifact.records],
         variants=variants,
         bundle=figures.get("bundle"),
-        caveats=list(figures.get("caveats", [])),
+        caveats=_caveats(figures, plan.profile),
+        sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
+        not_measured=dict(figures.get("not_measured", {})),
+        incomplete=figures.get("incomplete"),
         chosen=chosen,
-        verdict=conclude(chosen_variant, variants[0], limits, plan.profile),
+        verdict=verdict.model_copy(update={"unreliable": figures.get("unreliable")}) if doubt else verdict,
     )
+
+
+def _caveats(figures: Mapping[str, Any], profile: Profile) -> list[str]:
+    found = list(figures.get("caveats", []))
+    if figures.get("unreliable") and profile.where == "stand-in":  # no verdict rests on them, and still
+        found.append(f"The timings here are unreliable: {figures['unreliable']}; measure again on a quieter machine.")
+    return found
 
 
 def _figures_of(artifact: Artifact) -> Mapping[str, Any]:
@@ -96,13 +119,17 @@ def _data_facts(plan: Plan, data: Data) -> DataFacts:
 
 
 def _stage_facts(record: Record, reused: Sequence[str]) -> StageFacts:
-    hidden = ("engines", "ratios", "machine", "versions", "caveats")  # they have places of their own
+    hidden = (  # they have places of their own
+        *("engines", "ratios", "machine", "versions", "caveats"),
+        *("sustained", "not_measured", "unreliable", "incomplete"),
+    )
     return StageFacts(
         name=record.stage,
         settings=dict(record.settings),
         seconds=record.seconds,
         metrics={key: value for key, value in record.metrics.items() if key not in hidden},
         curves={name: list(values) for name, values in record.curves.items()},
+        peak_memory_mb=record.peak_memory_mb,
         reused=record.stage in reused,
         skipped=record.skipped,
     )
@@ -148,9 +175,22 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         if memory
         else None,
         parity=Parity(**{"ok": True, **parity}) if parity else None,
+        exported_parity=Parity(**{"ok": True, **file.parity}) if file.parity and not bfloat else None,
+        layers=LayerTimes(**facts["layers"]) if facts.get("layers") else None,
+        causes=facts.get("causes", []),
+        divergence=Divergence(**facts["divergence"]) if facts.get("divergence") else None,
+        throughput=[Throughput(**found, where=where) for found in facts.get("throughput", [])],
+        cold_start=ColdStart(**facts["cold_start"], where=where) if facts.get("cold_start") else None,
+        energy=Energy(**facts["energy"], where=where) if facts.get("energy") else None,
         int8=facts.get("int8") if file.precision == "int8" else None,
         warnings=[*file.warnings, *reasons_in(facts)],
+        twin_of=file.variant if bfloat else _calibrated_from(name),
     )
+
+
+def _calibrated_from(name: str) -> str | None:
+    """The float variant that was calibrated and nothing more, by the name of what came out."""
+    return name.removesuffix(INT8_TWIN) if name.endswith(INT8_TWIN) else None
 
 
 def _latency(facts: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> Latency | None:

@@ -5,24 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..targets.errors import RecipeError, did_you_mean
 from ..targets.profiles import Budget, Profile
 from .report.schema import Chosen, Limit, Variant, Verdict
 
 Ratios = Mapping[str, Mapping[str, Sequence[float]]]
 MIB = 2**20
+TIMED = ("latency_ms", "speedup")  # limits on what was timed
+CAUSES = 2  # of a slow variant in the sentence that refuses it; all of them stand in its warnings
 
 
-def choose(variants: Sequence[Variant], ratios: Ratios, budget: Budget, profile: Profile) -> Chosen:
+def choose(
+    variants: Sequence[Variant],
+    ratios: Ratios,
+    budget: Budget,
+    profile: Profile,
+    *,
+    ship: str | None = None,
+    doubt: str | None = None,
+) -> Chosen:
     """The fastest variant that is accurate enough on the validation images and surely faster than its float twins.
 
     Accuracy is judged on the validation images, so that the reported test images choose nothing. Nothing is chosen
     by stand-in latencies: on a device that was not reached, it is the version that went through every stage.
+
+    ship: a variant that the user named: it is chosen whatever the rules say, and `why` says what they would have.
+    doubt: why nothing may be chosen by these figures. RecipeError: there is no such variant.
     """
+    if ship is not None:
+        return _force(ship, variants, choose(variants, ratios, budget, profile, doubt=doubt))
     baseline, candidates = variants[0], list(variants[1:])
     if not candidates:
         return Chosen(name=baseline.name, why="no stage made another version of the model")
     if profile.where == "stand-in":
         return _choose_unmeasured(baseline, candidates, budget, profile)
+    if doubt:
+        return Chosen(name=baseline.name, why=f"the baseline stays: the measurement is {doubt}")
     reasons: dict[str, str] = {}
     for candidate in candidates:
         reason = _inaccurate(candidate, baseline, budget) or _not_faster(candidate, variants, ratios)
@@ -36,6 +54,18 @@ def choose(variants: Sequence[Variant], ratios: Ratios, budget: Budget, profile:
     refused = [f"{name} {reason}" for name, reason in reasons.items()]
     tail = f" (refused: {'; '.join(refused)})" if refused else ""
     return Chosen(name=best.name, why=f"the fastest variant that is accurate enough on the validation images{tail}")
+
+
+def _force(ship: str, variants: Sequence[Variant], free: Chosen) -> Chosen:
+    names = [variant.name for variant in variants]
+    if ship not in names:
+        raise RecipeError(
+            f"--ship {ship}: no such variant{did_you_mean(ship, names)}. "
+            "Run the same command with another name: finished stages are reused."
+        )
+    if ship == free.name:
+        return Chosen(name=ship, why=f"named with --ship, and the rules choose it too: {free.why}", forced=True)
+    return Chosen(name=ship, why=f"forced with --ship; the rules choose {free.name}: {free.why}", forced=True)
 
 
 def _choose_unmeasured(baseline: Variant, candidates: Sequence[Variant], budget: Budget, profile: Profile) -> Chosen:
@@ -64,22 +94,44 @@ def _not_faster(candidate: Variant, variants: Sequence[Variant], ratios: Ratios)
     """The never-slower guard: against the baseline and, for INT8, against every float version of the model."""
     if candidate.latency_ms is None:
         return "was not measured: " + ("; ".join(candidate.warnings) or "no figure came back")
-    rivals = [variants[0]]
-    if candidate.precision == "int8":
-        rivals = [variant for variant in variants if variant.precision != "int8"]
-    for rival in rivals:
-        found = ratios.get(rival.name, {}).get(candidate.name)
-        if found is not None and found[1] <= 1.0:
-            value, low, high = found
-            return (
-                f"is not surely faster than {rival.name} ({value:.2f} times as fast, interval {low:.2f} to {high:.2f})"
-            )
-    return None
+    rivals = [variants[0], *(_float_twins(candidate, variants) if candidate.precision == "int8" else ())]
+    found = {rival.name: ratios.get(rival.name, {}).get(candidate.name) for rival in rivals}
+    slower = {name: ratio for name, ratio in found.items() if ratio is not None and ratio[1] <= 1.0}
+    if not slower:
+        return None
+    name = min(slower, key=lambda rival: slower[rival][0])
+    value, low, high = slower[name]
+    because = f" because {', and '.join(candidate.causes[:CAUSES])}" if candidate.causes else ""
+    return f"is not surely faster than {name} ({value:.2f} times as fast, interval {low:.2f} to {high:.2f}){because}"
 
 
-def judge(chosen: Variant, budget: Budget, profile: Profile) -> dict[str, Limit]:
-    """Each limit against the chosen variant. Met only where the whole interval of a timing lies within."""
-    return {name: _judge_one(name, limit, chosen, profile) for name, limit in budget.limits().items()}
+def doubt_of(incomplete: str | None, unreliable: str | None, profile: Profile) -> str | None:
+    """Why nothing may be chosen or judged by these timings; None where they hold, and where they never count."""
+    if incomplete:
+        return f"incomplete: {incomplete}"
+    return f"unreliable: {unreliable}" if unreliable and profile.where == "device" else None
+
+
+def _float_twins(candidate: Variant, variants: Sequence[Variant]) -> list[Variant]:
+    """The same network in every float precision; the baseline's too, which ships at no cost in accuracy."""
+    names = [variant.name for variant in variants if variant.precision != "int8" and variant.twin_of is None]
+    before = {variant.name: place for place, variant in enumerate(variants)}
+    earlier = [name for name in names if before[name] < before[candidate.name]]
+    network = candidate.twin_of or earlier[-1]
+    same = {network, variants[0].name}
+    return [variant for variant in variants if variant.precision != "int8" and same & {variant.name, variant.twin_of}]
+
+
+def judge(chosen: Variant, budget: Budget, profile: Profile, *, doubt: str | None = None) -> dict[str, Limit]:
+    """Each limit against the chosen variant. Met only where the whole interval of a timing lies within.
+
+    doubt: why no timing can be judged.
+    """
+    found = {name: _judge_one(name, limit, chosen, profile) for name, limit in budget.limits().items()}
+    for name in TIMED:
+        if doubt and name in found and found[name].value is not None:
+            found[name] = found[name].model_copy(update={"met": None, "why": doubt})
+    return found
 
 
 def _judge_one(name: str, limit: float, chosen: Variant, profile: Profile) -> Limit:
@@ -114,12 +166,25 @@ def _figure(name: str, chosen: Variant) -> tuple[float | None, float | None, str
     return None, None, ""
 
 
-def conclude(chosen: Variant, baseline: Variant, limits: Mapping[str, Limit], profile: Profile) -> Verdict:
-    """The run in one sentence."""
+def conclude(
+    chosen: Variant,
+    baseline: Variant,
+    limits: Mapping[str, Limit],
+    profile: Profile,
+    *,
+    forced: bool = False,
+    doubt: str | None = None,
+) -> Verdict:
+    """The run in one sentence. forced: the user named the variant. doubt: why there is nothing to conclude."""
+    if doubt:
+        return _doubtful(doubt, chosen, limits)
     missed = [name for name, limit in limits.items() if limit.met is False]
     unknown = [name for name, limit in limits.items() if limit.met is None]
     met = False if missed else None if unknown else True
-    parts = [_speed_words(chosen, baseline, profile), _accuracy_words(chosen, baseline, profile)]
+    speed = _speed_words(chosen, baseline, profile)
+    if forced:
+        speed = "the baseline was named with --ship" if chosen is baseline else f"forced with --ship: {speed}"
+    parts = [speed, _accuracy_words(chosen, baseline, profile)]
     if missed:
         parts.append("budget missed: " + "; ".join(f"{name} {limits[name].why}" for name in missed))
     elif unknown:
@@ -129,20 +194,39 @@ def conclude(chosen: Variant, baseline: Variant, limits: Mapping[str, Limit], pr
     return Verdict(sentence="; ".join(part for part in parts if part) + ".", met=met)
 
 
+def _doubtful(doubt: str, chosen: Variant, limits: Mapping[str, Limit]) -> Verdict:
+    missed = [name for name, limit in limits.items() if limit.met is False]
+    sentence = f"{doubt[0].upper()}{doubt[1:]}; no claim about speed can be made, and {chosen.name} stands without one"
+    if missed:
+        sentence += "; budget missed: " + "; ".join(f"{name} {limits[name].why}" for name in missed)
+    elif limits:
+        sentence += "; whether the budget is met is not known"
+    return Verdict(sentence=f"{sentence}.", met=False if missed else None)
+
+
 def _speed_words(chosen: Variant, baseline: Variant, profile: Profile) -> str:
-    smaller = baseline.size_bytes / chosen.size_bytes
+    smaller = _smaller_words(baseline.size_bytes / chosen.size_bytes)
     if chosen.name == baseline.name:
         return "nothing that was tried is faster and accurate enough, so the baseline stays"
     if profile.where == "stand-in":
-        ready = f"{chosen.name} is ready for {profile.board}, {smaller:.1f} times smaller"
+        ready = f"{chosen.name} is ready for {profile.board}, {smaller}"
         return f"{ready}; its speed there is not measured"
     if chosen.speedup is None:
-        return f"{chosen.name} is {smaller:.1f} times smaller; its speed is not measured"
+        return f"{chosen.name} is {smaller}; its speed is not measured"
     low, high = chosen.speedup.ci95
+    if high < 1.0:
+        slower = f"{1 / chosen.speedup.value:.2f} times slower than the baseline ({1 / high:.2f} to {1 / low:.2f})"
+        return f"{chosen.name} is {slower} and {smaller}"
     return (
         f"{chosen.name} is {chosen.speedup.value:.2f} times faster than the baseline ({low:.2f} to {high:.2f}) "
-        f"and {smaller:.1f} times smaller"
+        f"and {smaller}"
     )
+
+
+def _smaller_words(times: float) -> str:
+    if 0.95 < times < 1.05:
+        return "of the same size"
+    return f"{times:.1f} times smaller" if times > 1 else f"{1 / times:.1f} times larger"
 
 
 def _accuracy_words(chosen: Variant, baseline: Variant, profile: Profile) -> str:
@@ -165,7 +249,17 @@ def reasons_in(facts: Mapping[str, Any]) -> list[str]:
     int8 = facts.get("int8")
     if int8 and int8["weighted_layers"] > int8["int8_layers"]:
         warnings.append(f"only {int8['int8_layers']} of {int8['weighted_layers']} layers run in INT8")
+    if facts.get("explanation"):
+        warnings.append(str(facts["explanation"]))
     parity, simulated, real = facts.get("parity"), facts.get("torch_accuracy"), facts.get("accuracy")
     if parity and real and simulated is not None and abs(simulated - real["value"]) > 1.0:
         warnings.append(f"torch says {simulated:.2f} % and the runtime {real['value']:.2f} %")
+    if parity and not parity.get("ok", True):
+        agreement = 100 * parity["argmax_agreement"]
+        noise = f", signal to noise {parity['sqnr_db']:.0f} dB" if parity.get("sqnr_db") is not None else ""
+        warnings.append(f"it does not answer as torch does: {agreement:.1f} % of the answers agree{noise}")
+    if facts.get("divergence"):
+        warnings.append(str(facts["divergence"]["sentence"]))
+    if facts.get("layers_missing"):
+        warnings.append(f"the time of its layers was not measured: {facts['layers_missing']}")
     return warnings

@@ -22,13 +22,17 @@ other commands:
   compress targets                  the devices that are known, and whether they can be measured here
   compress check FILE...            validate recipes and profiles
   compress profile MODEL.onnx       measure an ONNX file that exists
+  compress selftest                 what differences this machine can resolve, and whether it claims false ones
   compress report DIR               render a finished run again
+  compress compare DIR DIR...       finished runs side by side
+  compress verify DIR               check a finished run: files, figures, and a quick measurement
   compress schema recipe|profile|report
                                     JSON schema, for completion in editors
   compress COMMAND --help           more about one of them
 
 exit codes: 0 done and no limit of the budget missed, 2 wrong recipe or arguments, 3 a runtime is missing,
-4 budget missed, 5 a stage failed, 130 stopped with Ctrl-C (the same command goes on from there)
+4 budget missed or the machine too noisy to tell, 5 a stage failed, 130 stopped with Ctrl-C (the same command goes on
+from there)
 """
 
 
@@ -99,6 +103,7 @@ def job_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the report and the models (default: compressed/...)")
+    parser.add_argument("--ship", metavar="VARIANT", help="choose this variant, even where the guard refuses it")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--fresh", action="store_true", help="ignore finished stages of earlier runs")
     _add_output_options(parser)
@@ -152,11 +157,32 @@ def _profile(words: list[str]) -> int:
     )
     parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for all together (default: 10)")
+    parser.add_argument(
+        "--sustained", metavar="TIME", help="then time them for so long, to see what heat does: 10min, 90s"
+    )
     _add_output_options(parser)
     options = parser.parse_args(words)
     from . import measuring
 
     return measuring.main(options)
+
+
+def _selftest(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress selftest",
+        description="Compare one engine with itself again and again: how often a difference is claimed that is not "
+        "there, and how small a difference this machine can resolve.",
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL.onnx", help="what to time (default: a small network)")
+    parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of timing for each comparison (default: 2)")
+    parser.add_argument("--runs", type=int, default=20, help="comparisons (default: 20)")
+    _add_output_options(parser)
+    options = parser.parse_args(words)
+    from . import selftest
+
+    return selftest.main(options)
 
 
 def _report(words: list[str]) -> int:
@@ -167,6 +193,40 @@ def _report(words: list[str]) -> int:
     from . import listing
 
     return listing.report(options.folder, as_json=options.json)
+
+
+def _compare(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress compare",
+        description="Show finished runs side by side, if they were measured under the same conditions.",
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="with a report.json; the first sets the conditions")
+    parser.add_argument("--anyway", action="store_true", help="compare what differs too, and mark it")
+    parser.add_argument("--html", metavar="FILE", help="write the table as a page too")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    options = parser.parse_args(words)
+    from . import comparing
+
+    return comparing.main(options)
+
+
+def _verify(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress verify",
+        description="Check a finished run: hashes, schema, that every figure follows from the samples, and a quick "
+        "measurement of accuracy and speed-up where the runtime and the data are here.",
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder with a report.json")
+    parser.add_argument("--no-measure", action="store_true", help="read only, run nothing")
+    parser.add_argument("--data", metavar="SOURCE", help="where the data are, if not where the report says")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of timing (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    options = parser.parse_args(words)
+    from . import verifying
+
+    return verifying.main(options)
 
 
 def _schema(words: list[str]) -> int:
@@ -183,7 +243,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "targets": _targets,
     "check": _check,
     "profile": _profile,
+    "selftest": _selftest,
     "report": _report,
+    "compare": _compare,
+    "verify": _verify,
     "schema": _schema,
 }
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,11 @@ from .plan import Plan, make
 from .progress import ConsoleReporter, result_console
 from .recipe import Recipe
 
+if TYPE_CHECKING:
+    from .report.schema import Report
+
 BUDGET_MISSED = 4
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
 def main(options: argparse.Namespace, *, command: str) -> int:
@@ -36,7 +40,7 @@ def main(options: argparse.Namespace, *, command: str) -> int:
 
     reporter = ConsoleReporter(messages, quiet=options.quiet)
     with reporter.showing():
-        report = run(plan, out, reporter, command=command, fresh=options.fresh)
+        report = run(plan, out, reporter, command=command, fresh=options.fresh, ship=options.ship)
     if options.json:
         print(report.model_dump_json())
     else:
@@ -44,7 +48,18 @@ def main(options: argparse.Namespace, *, command: str) -> int:
 
         print_report(report, result_console())
         print(f"\nreport: {out / 'report.html'}   models: {out / 'models'}")
-    return BUDGET_MISSED if report.verdict.met is False else 0
+    if report.incomplete and not options.quiet:
+        text = "stopped. What was measured is kept and marked incomplete; the same command measures again."
+        messages.print(text, markup=False, highlight=False, soft_wrap=True)
+    return exit_code(report)
+
+
+def exit_code(report: Report) -> int:
+    """What a script can rely on: a budget that cannot be judged for noise is no success."""
+    if report.incomplete:
+        return INTERRUPTED
+    too_noisy = report.verdict.unreliable is not None and bool(report.budget)
+    return BUDGET_MISSED if report.verdict.met is False or too_noisy else 0
 
 
 def read(options: argparse.Namespace) -> Recipe:

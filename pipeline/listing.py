@@ -76,11 +76,14 @@ def check_one(path: Path) -> str:
 
 def report(folder: str, *, as_json: bool) -> int:
     """Render report.json of a folder again, and print it."""
+    from . import sums
     from .report import render
     from .report.terminal import print_report
 
     found = render.read(Path(folder))
+    before = sums.sha256(Path(folder) / "report.json")
     render.write(found, Path(folder))
+    sums.renew(Path(folder), "report.json", before=before)
     if as_json:
         print(found.model_dump_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from rich.table import Table
 
 from ..targets import profiles
 from ..targets.errors import RecipeError, RuntimeMissingError
-from ..targets.facts import latency_facts
+from ..targets.facts import energy_facts, latency_facts, throughputs
 from ..targets.measure import Engine, Measurement, measure
 from ..targets.runtimes import target
 from ..targets.statistics import ratio
+from ..targets.sustained import sentence
+from .durations import seconds
+from .job import INTERRUPTED
 from .progress import ConsoleReporter, result_console
 
+STAGE_FAILED = 5
 SAMPLES = 4  # inputs of random numbers: no accuracy is measured, and latency does not depend on the image
 INPUT_SEED = 0
 
@@ -53,6 +58,8 @@ def main(options: argparse.Namespace) -> int:
             inputs={"random": random_images(shapes[paths[0]])},
             seconds=options.seconds,
             environment=profile.environment,
+            batch=profile.batch,
+            sustained_seconds=seconds(options.sustained) if options.sustained else 0.0,
             progress=lambda text, share: progress.update(share, text),
         )
     facts = result(engines, found, profile.where)
@@ -60,8 +67,10 @@ def main(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     else:
         show(facts, profile.board)
+    if found.incomplete:
+        return INTERRUPTED
     failed = [name for name, entry in facts["models"].items() if entry["failed"]]
-    return 5 if failed else 0
+    return STAGE_FAILED if failed else 0
 
 
 def input_shape(path: Path) -> tuple[int, ...]:
@@ -113,7 +122,10 @@ def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, A
             "size_bytes": engine.path.stat().st_size,
             "latency_ms": latency_facts(figures.latency),
             "all_cores_ms": latency_facts(figures.all_cores),
+            "throughput": throughputs(figures, batch=found.batch),
             "memory_mb": figures.memory_mb,
+            "cold_start_ms": figures.cold_start_ms,
+            "energy": energy_facts(figures.energy),
             "int8": figures.int8,
         }
         if first is not None and figures.latency is not None and engine is not engines[0]:
@@ -124,7 +136,11 @@ def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, A
         "where": where,
         "runtime": engines[0].runtime,
         "models": models,
-        "caveats": found.caveats,
+        "sustained": found.sustained,
+        "not_measured": found.not_measured,
+        "unreliable": found.unreliable,
+        "incomplete": found.incomplete,
+        "caveats": [asdict(caveat) | {"text": str(caveat)} for caveat in found.caveats],
         "machine": found.machine,
         "versions": found.versions,
     }
@@ -142,9 +158,11 @@ def show(facts: dict[str, Any], board: str) -> None:
         "p90",
         "p99",
         "times faster",
-        "all cores ms",
-        "peak MiB",
-        "INT8 layers",
+        "all cores",
+        "per second",
+        "start ms",
+        "MiB",
+        "INT8",
     ):
         table.add_column(column, justify="left" if column in ("model", "precision") else "right")
     for name, entry in facts["models"].items():
@@ -158,12 +176,45 @@ def show(facts: dict[str, Any], board: str) -> None:
             f"{latency['p99']:.3f}" if latency else "",
             f"{speedup['value']:.2f} ({speedup['ci95'][0]:.2f} to {speedup['ci95'][1]:.2f})" if speedup else "",
             f"{cores['median']:.3f}" if cores else "not measured",
+            "\n".join(_per_second(one) for one in entry["throughput"]),
+            _start(entry["cold_start_ms"]),
             f"{entry['memory_mb']['peak']:.0f}" if entry["memory_mb"] else "not measured",
             f"{entry['int8']['int8_layers']} of {entry['int8']['weighted_layers']}" if entry["int8"] else "",
         )
     console.print(table)
+    for line in _lines(facts):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name, entry in facts["models"].items():
         if entry["failed"]:
             console.print(f"{name}: {entry['failed']}", markup=False, highlight=False)
     for caveat in facts["caveats"]:
-        console.print(f"note: {caveat}", markup=False, highlight=False)
+        console.print(f"note: {caveat['text']}", markup=False, highlight=False)
+
+
+def _per_second(throughput: dict[str, Any]) -> str:
+    batch = f" (batch {throughput['batch']})" if throughput["batch"] > 1 else ""
+    return f"{throughput['per_second']:.0f}{batch}"
+
+
+def _start(cold_start_ms: dict[str, float] | None) -> str:
+    """Load and first answer."""
+    if cold_start_ms is None:
+        return "not measured"
+    return f"{cold_start_ms['load_ms'] + cold_start_ms['first_ms']:.0f}"
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """What stands under the table."""
+    lines = [f"{what}: not measured, {why}" for what, why in facts["not_measured"].items()]
+    lines += [
+        f"{name}: {entry['energy']['per_inference_mj']:.3g} mJ for each inference ({entry['energy']['meter']})"
+        for name, entry in facts["models"].items()
+        if entry["energy"]
+    ]
+    if facts["sustained"]:
+        lines.append(f"sustained: {sentence(facts['sustained'])}")
+    if facts["unreliable"]:
+        lines.append(f"unreliable, no claim can be made: {facts['unreliable']}")
+    if facts["incomplete"]:
+        lines.append(f"incomplete: {facts['incomplete']}")
+    return lines

@@ -44,7 +44,9 @@ class Lines:
             return
         self.last = now
         left = f", {(now - self.began) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        self.console.print(f"  {self.name}: {100 * share:.0f} %{left}  {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            f"  {self.name}: {100 * share:.0f} %{left}  {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class ConsoleReporter:

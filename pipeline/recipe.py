@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,6 +44,9 @@ class Recipe(BaseModel):
     data: DataSettings
     budget: Budget | None = Field(None, description="none: the profile's")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    training_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16 trains two to three times faster on CPUs and GPUs that compute in it"
+    )
     stages: tuple[StageName, ...] | None = Field(None, description="which, in order; none: the profile's")
     train: Train | None = Field(None, description="settings; a section that is there adds the stage")
     distill: Distill | None = None

@@ -5,29 +5,27 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import nn
 
-from ..stages.artifact import Artifact, Context, Progress, Record
-from ..stages.contract import InputContract
-from ..stages.data import Data, open_data
-from ..stages.models import architecture_fingerprint, build, weights_fingerprint
-from ..stages.settings import ModelSettings
-from ..targets import cpu
+from ..stages.artifact import Artifact, Context, Record
+from ..stages.data import Data
+from ..stages.progress import Progress
+from ..targets import memory
 from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError
 from ..targets.runtimes import target
-from .assemble import assemble, versions
+from . import sums
+from .assemble import assemble
 from .plan import Plan, PlannedStage
 from .report import render
 from .report.schema import Report
-from .store import Store, key_of
+from .start import Build, Start, open_start
+from .store import Store
 
-Build = Callable[[], nn.Module]
 STORE = "stages"  # folder of finished stages in the output folder
 MODELS = "models"
 
@@ -54,10 +52,12 @@ def run(
     fresh: bool = False,
     builders: Mapping[str, Build] | None = None,
     data: Data | None = None,
+    ship: str | None = None,
 ) -> Report:
     """Run every stage that is not done yet and write the report, its renderings and the models into `out`.
 
-    builders, data: networks and images that are already in memory, in place of what the recipe names.
+    builders, data: networks and images that are already in memory, in place of what the recipe names. ship: a variant
+    to choose whatever the guard says.
     StageError, RecipeError, RuntimeMissingError: what went wrong; finished stages stay.
     """
     began, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
@@ -67,139 +67,93 @@ def run(
     if fresh:
         store.forget()
     torch.manual_seed(plan.recipe.seed)
-    if data is None:
-        data = open_data(
-            plan.recipe.data,
-            seed=plan.recipe.seed,
-            cache=out / "cache",
-            given_weights=plan.recipe.model.weights is not None,
-            progress=reporter.stage("data"),
-        )
-    reporter.done("data", _data_words(data))
-    made = dict(builders or {}) or _builders(plan, data)
-    artifact = _original(plan, data, made)
-    if plan.recipe.model.weights is None and not builders and not _trains(plan):
+    start = open_start(plan, cache=out / "cache", progress=reporter.stage("data"), builders=builders, data=data)
+    reporter.done("data", _data_words(start.data))
+    if start.has_random_weights:
         reporter.note("the model comes without weights and no stage trains it: its answers will be random")
-    teacher = made["teacher"]() if "teacher" in made else None
-    reused: list[str] = []
+    runner = _Runner(start=start, store=store, reporter=reporter)
+    artifact = start.original
     for entry in plan.stages:
-        artifact = _one_stage(entry, artifact, plan, data, store, reporter, made, teacher, reused)
-    seconds = time.perf_counter() - began
+        artifact = runner.carry_out(entry, artifact)
     report = assemble(
-        plan, artifact, data, command=command, started=started.isoformat(timespec="seconds"), seconds=seconds,
-        reused=reused,
-    )  # fmt: skip
+        plan,
+        artifact,
+        start.data,
+        command=command,
+        started=started.isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - began,
+        reused=runner.reused,
+        ship=ship,
+    )
     _ship(artifact, report, store, out)
     render.write(report, out)
+    sums.write(out)
     return report
 
 
-def _one_stage(
-    entry: PlannedStage,
-    artifact: Artifact,
-    plan: Plan,
-    data: Data,
-    store: Store,
-    reporter: Reporter,
-    builders: Mapping[str, Build],
-    teacher: nn.Module | None,
-    reused: list[str],
-) -> Artifact:
-    name = entry.name
-    if entry.skip is not None:
-        reporter.done(name, f"skipped: {entry.skip}")
-        record = Record(stage=name, settings=entry.settings, seconds=0.0, metrics={}, skipped=entry.skip)
-        return replace(artifact.next(record=record), key=artifact.key)
-    key = _stage_key(entry, artifact, plan, data, teacher)
-    found = store.load(name, key, artifact, builders)
-    if found is not None:
-        reused.append(name)
-        reporter.done(name, f"reused from an earlier run ({found.records[-1].seconds:.1f} s then)")
-        return found
-    context = Context(
-        data=data,
-        profile=plan.profile,
-        work=store.work(name, key),
-        seed=plan.recipe.seed,
-        build={role: make for role, make in builders.items() if role != "teacher"},
-        teacher=teacher,
-        progress=reporter.stage(name),
-    )
-    began = time.perf_counter()
-    try:
-        finished = entry.stage.run(artifact, context)
-    except EdgepressError as error:
-        raise type(error)(f"stage {name}: {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise StageError(f"stage {name}: out of memory. Set {name}.batch_size lower. ({error})") from error
-    record = replace(finished.records[-1], seconds=time.perf_counter() - began)
-    finished = replace(finished, key=key, records=(*finished.records[:-1], record))
-    store.save(name, finished)
-    kept = store.load(name, key, artifact, builders)
-    if kept is None:
-        raise StageError(f"stage {name}: what was written to {store.folder} cannot be read back; is the disk sound?")
-    reporter.done(name, f"{record.seconds:.1f} s  {_metric_words(record)}")
-    return kept
+@dataclass(frozen=True, kw_only=True)
+class _Runner:
+    """Carries out stages, or finds what an earlier run made of them. reused: names of the latter."""
+
+    start: Start
+    store: Store
+    reporter: Reporter
+    reused: list[str] = field(default_factory=list)
+
+    def carry_out(self, entry: PlannedStage, artifact: Artifact) -> Artifact:
+        """The artifact that follows."""
+        name = entry.name
+        if entry.skip is not None:
+            self.reporter.done(name, f"skipped: {entry.skip}")
+            record = Record(stage=name, settings=entry.settings, seconds=0.0, metrics={}, skipped=entry.skip)
+            return replace(artifact.next(record=record), key=artifact.key)
+        key = self.start.key(entry, artifact)
+        found = self.store.load(name, key, artifact, self.start.builders)
+        if found is not None and not _is_worth_repeating(found.records[-1]):
+            self.reused.append(name)
+            self.reporter.done(name, f"reused from an earlier run ({found.records[-1].seconds:.1f} s then)")
+            return found
+        finished = self._run(entry, artifact, key)
+        self.store.save(name, finished)
+        kept = self.store.load(name, key, artifact, self.start.builders)
+        if kept is None:
+            folder = self.store.folder
+            raise StageError(f"stage {name}: what was written to {folder} cannot be read back; is the disk sound?")
+        record = kept.records[-1]
+        self.reporter.done(name, f"{record.seconds:.1f} s  {_metric_words(record)}".rstrip())
+        return kept
+
+    def _run(self, entry: PlannedStage, artifact: Artifact, key: str) -> Artifact:
+        name, recipe = entry.name, self.start.plan.recipe
+        context = Context(
+            data=self.start.data,
+            profile=self.start.plan.profile,
+            work=self.store.work(name, key),
+            seed=recipe.seed,
+            build=self.start.builders,
+            teacher=self.start.teacher,
+            training_precision=recipe.training_precision,
+            progress=self.reporter.stage(name),
+        )
+        began = time.perf_counter()
+        memory.forget_peak()
+        try:
+            finished = entry.stage.run(artifact, context)
+        except EdgepressError as error:
+            raise type(error)(f"stage {name}: {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise StageError(f"stage {name}: out of memory. Set {name}.batch_size lower. ({error})") from error
+        record = replace(
+            finished.records[-1],
+            seconds=time.perf_counter() - began,
+            peak_memory_mb=memory.now_mb().get("peak"),
+        )
+        return replace(finished, key=key, records=(*finished.records[:-1], record))
 
 
-def _stage_key(entry: PlannedStage, artifact: Artifact, plan: Plan, data: Data, teacher: nn.Module | None) -> str:
-    """Of everything that determines what the stage makes."""
-    parts: dict[str, Any] = {
-        "stage": entry.name,
-        "settings": entry.settings,
-        "parent": artifact.key,
-        "data": data.fingerprint,
-        "seed": plan.recipe.seed,
-        "versions": versions(),
-        "teacher": weights_fingerprint(teacher) if teacher is not None else None,
-        "threads": torch.get_num_threads(),
-    }
-    if entry.name == "distill" and plan.recipe.student is not None:
-        parts["student"] = plan.recipe.student.model_dump(mode="json")
-    if entry.name == "prune":
-        parts["multiple"] = plan.profile.channel_multiple
-    if entry.name in ("quantize", "export", "profile"):
-        parts["profile"] = plan.profile.model_dump(mode="json", exclude={"budget", "stages"})
-        parts["weight_bits"] = cpu.weight_bits(plan.profile)
-    if entry.name == "profile":
-        described = cpu.describe()
-        parts["machine"] = [described.get(fact) for fact in ("cpu", "instruction_sets", "usable_cores")]
-    return key_of(parts)
-
-
-def _builders(plan: Plan, data: Data) -> dict[str, Build]:
-    """How each network of the recipe is made; the same weights each time, given or seeded."""
-
-    def maker(settings: ModelSettings) -> Build:
-        def make() -> nn.Module:
-            return build(settings, classes=len(data.classes), shape=data.shape, seed=plan.recipe.seed)
-
-        return make
-
-    roles = {"model": plan.recipe.model, "student": plan.recipe.student, "teacher": plan.recipe.teacher}
-    return {role: maker(settings) for role, settings in roles.items() if settings is not None}
-
-
-def _original(plan: Plan, data: Data, builders: Mapping[str, Build]) -> Artifact:
-    module = builders["model"]().eval()
-    contract = InputContract(
-        shape=data.shape,
-        dynamic_batch=plan.recipe.section("export").dynamic_batch,
-        preprocessing=data.preprocessing,
-        classes=data.classes,
-    )
-    key = key_of(
-        {
-            "architecture": architecture_fingerprint(module),
-            "weights": weights_fingerprint(module),
-            "base": "model",
-        }
-    )
-    return Artifact(module=module, contract=contract, base="model", key=key)
-
-
-def _trains(plan: Plan) -> bool:
-    return any(entry.name == "train" and entry.skip is None for entry in plan.stages)
+def _is_worth_repeating(record: Record) -> bool:
+    """A measurement that was stopped, or that noise spoiled: the same command measures again."""
+    return bool(record.metrics.get("incomplete") or record.metrics.get("unreliable"))
 
 
 def _refuse_missing_runtime(plan: Plan) -> None:

@@ -1,9 +1,12 @@
 """How much memory does this process hold, now and at most?"""
 
+import contextlib
 import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"  # proc(5): "reset the peak resident set size to the current value"
 
 
 def now_mb() -> dict[str, float]:
@@ -16,6 +19,12 @@ def now_mb() -> dict[str, float]:
         names = {"resident": "VmRSS", "anonymous": "RssAnon", "peak": "VmHWM"}
         return {name: int(lines[field].split()[0]) / 1024 for name, field in names.items() if field in lines}
     return _peak_only()
+
+
+def forget_peak() -> None:
+    """Let "peak" start again from what is held now, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        CLEAR.write_text(FORGET_PEAK, encoding="ascii")
 
 
 def _peak_only() -> dict[str, float]:

@@ -72,3 +72,12 @@ def test_nothing_heavy_is_imported_before_there_is_work_for_it(code: str) -> Non
 def test_the_version_is_told_without_importing_anything() -> None:
     done = subprocess.run([sys.executable, "-m", "edgepress", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["edgepress", edgepress.__version__]
+
+
+def test_every_file_that_is_not_python_is_installed() -> None:
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    settings = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["edgepress"]
+    listed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    there = {path for layer in (*LAYERS, "profiles") for path in (ROOT / layer).rglob("*") if path.is_file()}
+    assert not {path for path in there if path.suffix not in (".py", ".pyc")} - listed

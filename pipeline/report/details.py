@@ -6,29 +6,9 @@ import yaml
 
 from . import words
 from .elements import Markup, details, element, facts, figure, join, section, table
-from .schema import Report, StageFacts, Variant
+from .schema import Report, StageFacts
 
 Draw = Callable[..., Markup]
-
-
-def parity(report: Report) -> Markup:
-    """The exported files against torch."""
-    head = (
-        "Variant",
-        "Against torch",
-        "Largest difference",
-        "Samples",
-        "Accuracy in torch",
-        "In the runtime",
-        "INT8",
-    )
-    body = table("parity", "The exported file against torch, on the same samples",
-                 head, [_parity(variant) for variant in report.variants])  # fmt: skip
-    note = "A quantised variant is compared with its simulation in torch."
-    inside = [
-        details(f"What ran in INT8: {variant.name}", facts(variant.int8)) for variant in report.variants if variant.int8
-    ]
-    return section("parity", "Parity", body, element("p", note, class_="note"), *inside)
 
 
 def training(report: Report, *, draw: Draw) -> Markup:
@@ -107,23 +87,6 @@ def raw() -> Markup:
         element("p", "This page carries the whole of report.json, every latency sample by round. In Python:"),
         element("pre", element("code", code), tabindex="0"),
     )
-
-
-def _parity(variant: Variant) -> tuple[str, ...]:
-    figure = variant.parity
-    known = (words.NOT_MEASURED,) * 3
-    if figure is not None:
-        worst = "not finite" if figure.max_abs_diff is None else f"{figure.max_abs_diff:.2g}"
-        known = (words.parity(figure), worst, str(figure.n))
-    torch = words.NOT_MEASURED if variant.torch_accuracy is None else f"{words.number(variant.torch_accuracy, 1)} %"
-    return (variant.name, *known, torch, words.accuracy(variant.accuracy), _int8(variant))
-
-
-def _int8(variant: Variant) -> str:
-    if variant.int8 is None:
-        return "not quantised"
-    ran, of = variant.int8.get("int8_layers"), variant.int8.get("weighted_layers")
-    return "see below" if ran is None or of is None else f"{ran} of {of} layers"
 
 
 def _curves(stage: StageFacts, *, number: int, draw: Draw) -> list[Markup]:

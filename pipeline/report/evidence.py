@@ -15,9 +15,10 @@ def tradeoff(report: Report, where: Where, *, drawing: Markup | None) -> Markup:
         return section("tradeoff", title, missing("No variant has both figures"))
     caption = (
         "Up and to the left is better. Bars are 95 % intervals on both axes. The dotted line joins the "
-        "variants that no other beats in both figures; the dashed lines are the budget."
+        "variants that no other beats in both figures; the dashed lines are the budget. Where points are too "
+        "close, the colours name them."
     )
-    return section("tradeoff", title, place(report, where), figure(drawing, caption, class_="beside"))
+    return section("tradeoff", title, place(report, where), legend(report), figure(drawing, caption, class_="beside"))
 
 
 def stage_by_stage(report: Report, where: Where, *, drawings: Sequence[tuple[str, Markup]]) -> Markup:

@@ -3,7 +3,7 @@
 from importlib import resources
 from string import Template
 
-from . import canvas, details, evidence, plots, sections, tradeoff, waterfall, words
+from . import canvas, details, evidence, layers, parity, plots, running, sections, tradeoff, waterfall, words
 from .elements import Markup, element, join
 from .rows import main_place
 from .schema import Report
@@ -17,6 +17,9 @@ CONTENTS = (
     ("stages-effect", "Stage by stage"),
     ("latency", "Latency"),
     ("memory", "Memory"),
+    ("running", "Throughput, start and energy"),
+    ("sustained", "Sustained run"),
+    ("layers", "Time by layer"),
     ("parity", "Parity"),
     ("training", "Training"),
     ("stages", "Stages"),
@@ -54,7 +57,10 @@ def _sections(report: Report) -> list[Markup]:
         evidence.stage_by_stage(report, where, drawings=waterfall.waterfalls(report, where)),
         evidence.latency(report, where, drawings=(plots.distributions(report, where), plots.steadiness(report, where))),
         evidence.memory(report, where, drawing=plots.memory(report, where)),
-        details.parity(report),
+        running.section_of(report, where),
+        running.sustained(report, where),
+        layers.section_of(report, where),
+        parity.section_of(report),
         details.training(report, draw=plots.curve),
         details.stages(report),
         details.data(report),

@@ -2,7 +2,8 @@
 
 import re
 
-from . import words
+from . import running, words
+from .layers import top_rows
 from .rows import Row, places, rows, warnings
 from .schema import Report, Where
 
@@ -17,6 +18,7 @@ COLUMNS = (
     "peak memory",
     "parity",
 )
+TOP_LAYERS = 5
 
 
 def markdown(report: Report) -> str:
@@ -26,6 +28,8 @@ def markdown(report: Report) -> str:
         f"`{_code(report.chosen.name)}` was chosen: {_escape(report.chosen.why)}",
         *_variants(report),
         *_budget(report),
+        *_running(report),
+        *_layers(report),
         *_warnings(report),
         _footer(report),
     ]
@@ -71,6 +75,35 @@ def _budget(report: Report) -> list[str]:
         )
         lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
     return ["### Budget", "\n".join(lines)]
+
+
+def _running(report: Report) -> list[str]:
+    """Throughput, start and energy, and what came of a sustained run."""
+    parts = ["### Throughput, start and energy"]
+    for where in places(report):
+        lines = ["| " + " | ".join(running.HEAD) + " |", "|---|" + "---:|" * (len(running.HEAD) - 1)]
+        for variant in report.variants:
+            shown = (variant.name, *running.cells(variant, where))
+            lines.append("| " + " | ".join(_escape(cell) for cell in shown) + " |")
+        parts.append("\n".join(lines))
+    if len(parts) == 1:
+        return []
+    parts += [_escape(f"{what}: {words.NOT_MEASURED}, {why}.") for what, why in report.not_measured.items()]
+    if report.sustained:
+        parts.append(_escape(f"Sustained run: {report.sustained.sentence}"))
+    return parts
+
+
+def _layers(report: Report) -> list[str]:
+    """The costliest layers of the baseline and of what was chosen."""
+    parts = []
+    for variant in report.variants:
+        found = top_rows(variant, TOP_LAYERS)
+        if found and (variant is report.variants[0] or variant.name == report.chosen.name):
+            lines = ["| layer | type | precision | time | share |", "|---|---|---|---:|---:|"]
+            lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in found]
+            parts += [f"Costliest layers of `{_code(variant.name)}`:", "\n".join(lines)]
+    return ["### Time by layer", *parts] if parts else []
 
 
 def _warnings(report: Report) -> list[str]:

@@ -31,7 +31,7 @@ def distributions(report: Report, where: Where) -> Markup | None:
         # by rank: interpolation would draw a latency that nobody saw
         found = samples[np.minimum((shares * len(samples)).astype(int), len(samples) - 1)]
         drawing.plot(found, 100 * shares, color=series(index), linewidth=_weight(variant, report))
-    _log_x(drawing, low=min(t.minimum for *_, t in timed), high=max(t.p99 for *_, t in timed))
+    log_x(drawing, low=min(t.minimum for *_, t in timed), high=max(t.p99 for *_, t in timed))
     drawing.set_ylim(0, 101)
     drawing.set_xlabel("latency, ms")
     drawing.set_ylabel("share of inferences, %")
@@ -64,6 +64,7 @@ def steadiness(report: Report, where: Where) -> Markup | None:
         )
     edge = max(2.0, 1.15 * worst)
     drawing.set_ylim(-edge, edge)
+    drawing.locator_params(axis="x", integer=True)
     drawing.set_xlabel("round")
     drawing.set_ylabel("against the run's median, %")
     return svg(
@@ -125,7 +126,8 @@ def _timed(report: Report, where: Where) -> list[tuple[int, Variant, Latency]]:
     ]
 
 
-def _log_x(drawing: "Axes", *, low: float, high: float) -> None:
+def log_x(drawing: "Axes", *, low: float, high: float) -> None:
+    """A logarithmic axis from a little below `low` to a little above `high`, where there is room for its labels."""
     drawing.set_xlim(0.95 * low, 1.08 * high)
     ticks = ticks_of_log(0.95 * low, 1.08 * high)
     if low > 0 and len(ticks) > 2:

@@ -46,6 +46,8 @@ def read(folder: Path) -> Report:
         raise RecipeError(f"{path} cannot be read: {error}. {again}") from None
     except json.JSONDecodeError as error:
         raise RecipeError(f"{path} is not JSON (line {error.lineno}: {error.msg}). {again}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+        raise RecipeError(f"{path} is no report: {str(error)[:100]}. {again}") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise RecipeError(f"{path} has schema version {version!r}; this program reads {SCHEMA_VERSION!r}. {again}")

@@ -83,6 +83,7 @@ class StageFacts(_Part):
     curves: Mapping[str, Sequence[MaybeFinite]] = Field(
         description="one value for each epoch, by series; null: none that is finite"
     )
+    peak_memory_mb: float | None = Field(None, description="peak resident MiB of this process during the stage")
     reused: bool
     skipped: str | None = Field(description="why the stage did not run; None: it ran")
 
@@ -128,6 +129,70 @@ class Memory(_Part):
     where: Where
 
 
+class Throughput(_Part):
+    """Inferences per second of one caller that waits for each answer, pinned as the latency is."""
+
+    batch: int
+    per_second: float
+    threads: int
+    where: Where
+
+
+class ColdStart(_Part):
+    """Milliseconds until the first answer, once, in a fresh process; the files lay in the system's cache."""
+
+    runtime_ms: float = Field(description="to import the runtime")
+    load_ms: float = Field(description="to load or build the engine")
+    first_ms: float = Field(description="for the first inference")
+    where: Where
+
+
+class Energy(_Part):
+    """Of one inference, what the machine takes at rest subtracted."""
+
+    per_inference_mj: float = Field(description="median of the rounds")
+    rounds_mj: list[float]
+    watts: float = Field(description="of the whole counter while the model ran")
+    rest_watts: float = Field(description="the same at rest, measured in between")
+    inferences: int
+    meter: str
+    where: Where
+
+
+class Series(_Part):
+    """One value over time."""
+
+    at_s: list[float]
+    values: list[float]
+
+
+class SustainedLatency(_Part):
+    """One variant in a sustained run; each point is the median of neighbouring rounds."""
+
+    at_s: list[float]
+    median_ms: list[float]
+    p90_ms: list[float]
+    start_ms: float = Field(description="median of the first tenth of the rounds")
+    end_ms: float = Field(description="median of the last tenth")
+    slowdown: tuple[float, float, float] = Field(description="end against start: value, and its 95 % interval")
+
+
+class Sustained(_Part):
+    """All variants timed in turn for so long that heat shows."""
+
+    seconds: float
+    sentence: str
+    engines: dict[str, SustainedLatency]
+    ranking_at_start: list[str] = Field(description="the fastest first")
+    ranking_at_end: list[str]
+    flips: list[tuple[str, str]] = Field(
+        description="pairs of which the first was surely faster at the start, and the second at the end"
+    )
+    temperature_c: Series | None = Field(description="of the warmest sensor; None: there is none")
+    frequency_mhz: Series | None = Field(description="of the slowest CPU that was pinned; None: not known")
+    where: Where
+
+
 class Parity(_Part):
     """The exported file against torch on the same real samples."""
 
@@ -135,6 +200,46 @@ class Parity(_Part):
     max_abs_diff: MaybeFinite = Field(description="over all outputs; null: not finite")
     n: int
     ok: bool
+    sqnr_db: MaybeFinite = Field(None, description="power of the answers over that of their error, in decibels")
+
+
+class LayerTime(_Part):
+    """One layer as the runtime ran it."""
+
+    layer: str = Field(description="its name in the user's model, where it can be traced")
+    type: str = Field(description="what the runtime calls it")
+    precision: str = Field(description="that it really ran in")
+    role: Literal["weighted", "conversion", "other"]
+    ms: float
+    share: float = Field(description="0 to 1, of the time of all layers")
+
+
+class LayerTimes(_Part):
+    """Where the time goes, by the runtime's own counters, apart from the comparison of latencies."""
+
+    total_ms: float = Field(description="of all layers; counting slows some down, so it is not the latency")
+    runs: int
+    int8_share: float = Field(description="0 to 1: of the time, computing in INT8")
+    conversion_share: float = Field(description="0 to 1: of the time, between precisions and memory layouts")
+    layers: list[LayerTime] = Field(description="the costliest first")
+
+
+class DivergencePoint(_Part):
+    """One tensor of the quantised file against the same one of its float twin."""
+
+    layer: str
+    tensor: str
+    sqnr_db: MaybeFinite
+    lost_db: MaybeFinite = Field(description="against the worst of what goes into it")
+
+
+class Divergence(_Part):
+    """Where a quantised file that answers wrongly leaves its float twin."""
+
+    sentence: str
+    layer: str | None = Field(description="the first that is wrong; None: no single one stands out")
+    tensor: str | None
+    points: list[DivergencePoint] = Field(description="every compared tensor, in the order of computation")
 
 
 class Variant(_Part):
@@ -157,6 +262,14 @@ class Variant(_Part):
     parity: Parity | None
     int8: Values | None = Field(description="what the runtime really ran in INT8; None where not quantised")
     warnings: list[str]
+    twin_of: str | None = Field(None, description="the variant that this is another precision of; no stage made it")
+    exported_parity: Parity | None = Field(None, description="the ONNX file in ONNX Runtime, before the target's own")
+    layers: LayerTimes | None = Field(None, description="None where not measured")
+    causes: list[str] = Field(default_factory=list, description="why INT8 is not faster than float, by cost")
+    divergence: Divergence | None = Field(None, description="only where the answers are wrong")
+    throughput: list[Throughput] = Field(default_factory=list, description="at batch 1, and at the profile's")
+    cold_start: ColdStart | None = Field(None, description="None: not measured")
+    energy: Energy | None = Field(None, description="None: not measured, see the report's not_measured")
 
 
 class Chosen(_Part):
@@ -164,6 +277,7 @@ class Chosen(_Part):
 
     name: str
     why: str
+    forced: bool = Field(False, description="named by the user, whatever the guard says")
 
 
 class Verdict(_Part):
@@ -171,6 +285,9 @@ class Verdict(_Part):
 
     sentence: str
     met: bool | None = Field(description="the whole budget; None: not known")
+    unreliable: str | None = Field(
+        None, description="why no claim can rest on these timings; with a budget that is exit code 4"
+    )
 
 
 class Report(_Part):
@@ -185,5 +302,8 @@ class Report(_Part):
     variants: list[Variant]
     bundle: str | None = Field(None, description="folder to take to a board that could not be reached")
     caveats: list[str] = Field(default_factory=list, description="what weakens the timings, with advice")
+    sustained: Sustained | None = Field(None, description="only where it was asked for")
+    not_measured: dict[str, str] = Field(default_factory=dict, description="figures that no variant has, and why")
+    incomplete: str | None = Field(None, description="where the measurement was stopped; None: it is complete")
     chosen: Chosen
     verdict: Verdict

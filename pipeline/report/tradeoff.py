@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 from . import words
 from .canvas import COLOURS, axes, series, svg
 from .elements import Markup
+from .plots import log_x
 from .rows import here
 from .schema import Interval, Report, Variant, Where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+Box = tuple[float, float, float, float]  # left, low, right, high, in pixels
+LETTER, DOT = 7.6, 6.0  # pixels: the width of a letter, half the width of a point
+CROWDED = 4.0  # times from the fastest to the slowest: beyond it a linear axis crowds the fast ones
 
 
 def tradeoff(report: Report, where: Where) -> Markup | None:
@@ -40,7 +44,11 @@ def tradeoff(report: Report, where: Where) -> Markup | None:
         drawing.plot(x, y, "o", color=series(index), markersize=9, markeredgecolor=COLOURS["paper"], zorder=3)
     _, right = drawing.get_xlim()
     low, high = drawing.get_ylim()
-    drawing.set_xlim(0, right * 1.06)
+    fastest, slowest = (pick(latency.median for *_, latency, _ in points) for pick in (min, max))
+    if slowest > CROWDED * fastest > 0:
+        log_x(drawing, low=0.8 * fastest, high=1.2 * slowest)
+    else:
+        drawing.set_xlim(0, right * 1.06)
     drawing.set_ylim(low, min(high, 100.0 + 0.04 * (100 - low)))
     _limits(drawing, report, where)
     _names(
@@ -67,23 +75,38 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _names(drawing: "Axes", report: Report, points: Sequence[tuple[int, Variant, float, float]]) -> None:
-    """Each name beside its point: to the right where it fits, else where there is more room."""
-    _, edge = drawing.get_xlim()
-    pixels = drawing.get_window_extent().width / edge
-    for index, variant, x, y in points:
-        room_right = min((other for *_, other, _ in points if other > x), default=edge) - x
-        room_left = x - max((other for *_, other, _ in points if other < x), default=0.0)
-        goes_left = room_right * pixels < 7 * len(variant.name) + 18 and room_left > room_right
-        drawing.annotate(
-            variant.name,
-            (x, y),
-            xytext=(-9 if goes_left else 9, 7),
-            textcoords="offset points",
-            ha="right" if goes_left else "left",
-            color=series(index),
-            fontweight="bold" if variant.name == report.chosen.name else "normal",
-            fontsize=13.5,
-        )
+    """Each name beside its point, where it covers no other name and no point; else the legend alone tells it.
+
+    The chosen variant is placed first, then those that a stage made, then their other precisions.
+    """
+    at = {index: drawing.transData.transform((x, y)) for index, _, x, y in points}
+    taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in at.values()]
+    frame = drawing.get_window_extent()
+    for index, variant, *_ in sorted(points, key=lambda point: _rank(point[1], report)):
+        x, y = at[index]
+        width = LETTER * len(variant.name)
+        for right, up in ((9, 7), (-9 - width, 7), (9, -19), (-9 - width, -19), (-width / 2, 14), (-width / 2, -26)):
+            box = (x + right, y + up - 3, x + right + width, y + up + 13)
+            inside = box[0] >= frame.x0 and box[2] <= frame.x1 and box[1] >= frame.y0 and box[3] <= frame.y1
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                drawing.annotate(
+                    variant.name,
+                    (x + right, y + up),
+                    xycoords="figure pixels",
+                    color=series(index),
+                    fontweight="bold" if variant.name == report.chosen.name else "normal",
+                    fontsize=13.5,
+                )
+                break
+
+
+def _rank(variant: Variant, report: Report) -> int:
+    return 0 if variant.name == report.chosen.name else 1 if variant.twin_of is None else 2
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _limits(drawing: "Axes", report: Report, where: Where) -> None:
@@ -105,7 +128,8 @@ def _limits(drawing: "Axes", report: Report, where: Where) -> None:
     }
     for at in across:
         drawing.axvline(at, **line)
-        drawing.set_xlim(0, max(drawing.get_xlim()[1], 1.05 * at))
+        left, right = drawing.get_xlim()
+        drawing.set_xlim(min(left, 0.95 * at), max(right, 1.05 * at))
         _say(drawing, "budget", (at, 0.02), xy="data-axes", rotation=90)
     for at in up:
         drawing.axhline(at, **line)

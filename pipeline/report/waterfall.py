@@ -34,16 +34,20 @@ class Waterfall:
 
 
 def waterfalls(report: Report, where: Where) -> list[tuple[str, Markup]]:
-    """What each variant changed against the one before it in latency, size and accuracy, with titles."""
+    """What each stage's variant changed against the one before it in latency, size and accuracy, with titles.
+
+    Other precisions of a variant are no stage of their own, and no bar.
+    """
     latency: list[Step] = []
     accuracy: list[Step] = []
-    for variant in report.variants:
+    line = [variant for variant in report.variants if variant.twin_of is None]
+    for variant in line:
         if timed := here(variant.latency_ms, where):
             latency.append(Step(variant.name, timed.median, timed.ci95))
         if judged := here(variant.accuracy, where):
             accuracy.append(Step(variant.name, judged.value, judged.ci95))
     unit, unit_bytes = ("MiB", words.MIB) if report.variants[0].size_bytes >= words.MIB else ("KiB", words.KIB)
-    size = [Step(variant.name, variant.size_bytes / unit_bytes, None) for variant in report.variants]
+    size = [Step(variant.name, variant.size_bytes / unit_bytes, None) for variant in line]
     drawings = (
         Waterfall("Median latency, ms", latency, write=words.number),
         Waterfall(f"File size, {unit}", size, write=lambda value: words.size(value * unit_bytes)),

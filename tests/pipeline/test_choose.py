@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from report_sample import sample_report
 
 from edgepress.pipeline.choose import choose, conclude, judge
+from edgepress.pipeline.job import exit_code
 from edgepress.pipeline.report.schema import Accuracy, Latency, Memory, Ratio, Variant
 from edgepress.targets import profiles
 from edgepress.targets.profiles import Budget
@@ -124,6 +126,59 @@ def test_a_stand_in_never_meets_a_budget_and_never_chooses() -> None:
 
 def test_the_verdict_says_how_much_faster_and_what_it_cost() -> None:
     shipped = variant("int8", 0.25, accuracy=89.5)
-    sentence = conclude(shipped, variant("baseline", 1.0), judge(shipped, Budget(accuracy_drop=1), LOCAL), LOCAL).sentence
+    sentence = conclude(
+        shipped, variant("baseline", 1.0), judge(shipped, Budget(accuracy_drop=1), LOCAL), LOCAL
+    ).sentence
     for words in ("int8", "4.00 times faster", "89.50 %", "n = 1000", "0.50 points below", "the budget is met"):
         assert words in sentence
+
+
+DOUBT = "unreliable: no comparison with baseline is known better than to ±31 % (int8)"
+
+
+def test_nothing_is_chosen_by_timings_that_no_claim_can_rest_on() -> None:
+    variants = [variant("baseline", 1.0), variant("int8", 0.3)]
+    found = choose(variants, ratios(*variants), Budget(), LOCAL, doubt=DOUBT)
+    assert found.name == "baseline"
+    assert "±31 %" in found.why
+
+
+def test_a_variant_that_the_user_names_is_shown_however_noisy_the_machine_is() -> None:
+    variants = [variant("baseline", 1.0), variant("int8", 0.3)]
+    found = choose(variants, ratios(*variants), Budget(), LOCAL, ship="int8", doubt=DOUBT)
+    assert (found.name, found.forced) == ("int8", True)
+    assert "±31 %" in found.why
+
+
+def test_limits_on_time_are_not_judged_by_such_timings_and_others_are() -> None:
+    shipped = variant("int8", 0.5, accuracy=89.2)
+    limits = judge(shipped, Budget(latency_ms=100, speedup=1000, accuracy_drop=0.5, size_mb=2), LOCAL, doubt=DOUBT)
+    assert {name: limit.met for name, limit in limits.items()} == {
+        "latency_ms": None, "speedup": None, "accuracy_drop": False, "size_mb": True,
+    }  # fmt: skip
+    verdict = conclude(shipped, variant("baseline", 1.0), limits, LOCAL, doubt=DOUBT)
+    assert verdict.met is False
+    assert verdict.sentence.startswith("Unreliable: ")
+    assert "no claim about speed can be made" in verdict.sentence
+    assert "times faster" not in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        ({"met": True}, 0),
+        ({"met": None}, 0),
+        ({"met": False}, 4),
+        ({"met": None, "unreliable": "too noisy"}, 4),
+        ({"met": None, "unreliable": "too noisy", "budget": False}, 0),
+        ({"met": None, "incomplete": "stopped"}, 130),
+        ({"met": False, "incomplete": "stopped"}, 130),
+    ],
+)
+def test_the_exit_code_says_whether_a_script_may_go_on(report: dict[str, Any], code: int) -> None:
+    found = sample_report()
+    found.verdict.met, found.verdict.unreliable = report["met"], report.get("unreliable")
+    found.incomplete = report.get("incomplete")
+    if report.get("budget") is False:
+        found.budget = {}
+    assert exit_code(found) == code

@@ -107,7 +107,9 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_any_work(
 def test_a_missing_runtime_is_exit_code_3_before_any_work(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtimes.TARGETS["openvino"], "unavailable", lambda: "openvino is not installed: pip install openvino")
+    monkeypatch.setattr(
+        runtimes.TARGETS["openvino"], "unavailable", lambda: "openvino is not installed: pip install openvino"
+    )
     code, _, said = run(capsys, *small())
     assert code == 3
     assert "pip install openvino" in said
@@ -221,14 +223,17 @@ def test_profile_refuses_what_is_no_onnx_file(folder: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_profile_measures_onnx_files_in_turn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from edgepress.stages.onnx_file import write_onnx
     from nets import net
+
+    from edgepress.stages.onnx_file import write_onnx
 
     for name, width in (("small", 16), ("wide", 64)):
         write_onnx(
             net(width=width), folder / f"{name}.onnx", example=torch.zeros(1, 1, 8, 8), opset=13, dynamic_batch=False, metadata={}
         )  # fmt: skip
-    code, out, _ = run(capsys, "profile", "wide.onnx", "small.onnx", "--target", "onnxruntime-cpu", "--seconds", "1", "--json")
+    code, out, _ = run(
+        capsys, "profile", "wide.onnx", "small.onnx", "--target", "onnxruntime-cpu", "--seconds", "1", "--json"
+    )
     found = json.loads(out)
     assert code == 0
     assert found["where"] == "device"

@@ -21,12 +21,19 @@ from edgepress.pipeline.report import render
 pytestmark = pytest.mark.slow
 
 QUICK = ["--set", "profile.seconds=2", "--set", "profile.all_cores=false", "--set", "profile.memory=false"]
-SHORT = [f"--set={stage}.epochs={epochs}" for stage, epochs in {"train": 6, "distill": 5, "prune": 5, "quantize": 2}.items()]
+SHORT = [
+    f"--set={stage}.epochs={epochs}" for stage, epochs in {"train": 6, "distill": 5, "prune": 5, "quantize": 2}.items()
+]
 
 
 def compress(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "edgepress", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=500
+        [sys.executable, "-m", "edgepress", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
     )
     assert "Traceback" not in done.stderr, done.stderr
     if check:
@@ -51,7 +58,14 @@ def test_the_built_in_example_ends_with_a_table_a_report_and_the_models(
     folder, done = default_run
     for word in ("baseline", "pruned", "int8", "times faster", "the budget is met"):
         assert word in done.stdout
-    for name in ("report.json", "report.html", "report.md", "models/baseline.onnx", "models/int8.onnx", "models/int8.xml"):
+    for name in (
+        "report.json",
+        "report.html",
+        "report.md",
+        "models/baseline.onnx",
+        "models/int8.onnx",
+        "models/int8.xml",
+    ):
         assert (folder / "out" / name).is_file()
 
 
@@ -60,7 +74,7 @@ def test_its_report_fits_the_schema_and_every_figure_comes_from_the_device(
 ) -> None:
     found = report(default_run[0] / "out")
     jsonschema.validate(found, render.json_schema())
-    assert [variant["name"] for variant in found["variants"]][0] == "baseline"
+    assert found["variants"][0]["name"] == "baseline"
     for variant in found["variants"]:
         for figure in ("accuracy", "latency_ms", "memory_mb"):
             assert variant[figure]["where"] == "device"
@@ -112,7 +126,14 @@ def test_a_second_run_reuses_every_stage_and_a_changed_setting_only_what_is_befo
     assert again["variants"] == first["variants"]
     compress(folder, "--out", "out", "--set", "quantize.epochs=0", *QUICK)
     changed = {stage["name"]: stage["reused"] for stage in report(folder / "out")["stages"]}
-    assert changed == {"train": True, "distill": True, "prune": True, "quantize": False, "export": False, "profile": False}
+    assert changed == {
+        "train": True,
+        "distill": True,
+        "prune": True,
+        "quantize": False,
+        "export": False,
+        "profile": False,
+    }
 
 
 def test_a_missed_budget_is_exit_code_4_and_a_sentence(
@@ -170,7 +191,11 @@ def test_the_other_cpu_targets_run_to_the_end(tmp_path: Path, target: str) -> No
 
 def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "edgepress", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "edgepress", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -203,8 +228,12 @@ def untimed(found: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("stage", "blow"), [("train", signal.SIGKILL), ("prune", signal.SIGKILL), ("quantize", signal.SIGINT)])
-def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(tmp_path: Path, stage: str, blow: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("stage", "blow"), [("train", signal.SIGKILL), ("prune", signal.SIGKILL), ("quantize", signal.SIGINT)]
+)
+def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(
+    tmp_path: Path, stage: str, blow: signal.Signals
+) -> None:
     words = ["--out", "out", "--budget", "accuracy_drop=50", *SHORT, *QUICK]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

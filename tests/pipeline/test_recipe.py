@@ -25,11 +25,17 @@ def problems(text: str, *options: tuple[str, str]) -> list[str]:
 
 def test_a_model_and_data_are_enough() -> None:
     found = load(GOOD)
-    assert (found.model.source, found.data.source, found.target) == ("net.py:make", "imagefolder:pictures", "openvino-cpu")
+    assert (found.model.source, found.data.source, found.target) == (
+        "net.py:make",
+        "imagefolder:pictures",
+        "openvino-cpu",
+    )
 
 
 def test_options_override_the_file() -> None:
-    found = load(GOOD + "prune: {ratio: 0.2}\n", ("prune.ratio", "0.5"), ("target", "jetson-nano"), ("model.weights", "w.pt"))
+    found = load(
+        GOOD + "prune: {ratio: 0.2}\n", ("prune.ratio", "0.5"), ("target", "jetson-nano"), ("model.weights", "w.pt")
+    )
     assert found.prune is not None
     assert (found.prune.ratio, found.target, found.model.weights) == (0.5, "jetson-nano", "w.pt")
 

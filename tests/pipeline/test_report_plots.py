@@ -117,4 +117,5 @@ def test_any_number_of_variants_can_be_drawn(count: int) -> None:
     variants = [report.variants[index % 4].model_copy(update={"name": f"variant-{index}"}) for index in range(count)]
     shown = drawn(report.model_copy(update={"variants": variants}))
     assert shown["tradeoff"] is not None
-    assert shown["tradeoff"].count("variant-") == 2 * count  # beside its point, and in the spoken label
+    # all of them in the spoken label, and those beside their points that cover no other
+    assert count + min(count, 4) <= shown["tradeoff"].count("variant-") <= 2 * count

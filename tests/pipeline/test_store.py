@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nets import artifact, net
 from torch import Tensor, nn
 
 from edgepress.pipeline.store import Store, key_of
@@ -17,7 +18,6 @@ from edgepress.stages.pruning import remove_channels
 from edgepress.stages.quantization.prepare import prepare
 from edgepress.stages.quantization.qat import calibrate_
 from edgepress.stages.quantization.scheme import Scheme
-from nets import artifact, net
 
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 BUILD: dict[str, Callable[[], nn.Module]] = {"model": lambda: net(seed=9)}  # other weights: the stored ones must win
@@ -30,7 +30,9 @@ def answer(module: nn.Module) -> Tensor:
 
 def pruned() -> Artifact:
     module, _ = remove_channels(net(), IMAGES[:1], Prune(ratio=0.5), multiple=2)
-    record = Record(stage="prune", settings={"ratio": 0.5}, seconds=1.5, metrics={"kept": 8}, curves={"kd": [0.5, 0.25]})
+    record = Record(
+        stage="prune", settings={"ratio": 0.5}, seconds=1.5, metrics={"kept": 8}, curves={"kd": [0.5, 0.25]}
+    )
     return replace(artifact().next(record=record, module=module), key="a" * 16)
 
 

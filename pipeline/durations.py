@@ -1,0 +1,15 @@
+"""How long, as a person writes it: `90`, `90s`, `10min`, `1.5h`."""
+
+import re
+
+from ..targets.errors import RecipeError
+
+SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def seconds(words: str) -> float:
+    """RecipeError: not a duration."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", words.strip().lower())
+    if found is None or found[2] not in SECONDS:
+        raise RecipeError(f"{words!r} is no duration: write a number with s, min or h, for example 90s or 10min")
+    return float(found[1]) * SECONDS[found[2]]
