@@ -76,7 +76,8 @@ def compress(
     recipe: a YAML file; everything else overrides it. model, teacher, student: a source as on the command line, or a
     torch module. data: a source, or splits in memory, {"train": (images, labels), "test": (images, labels)}, with
     images as uint8 (0 to 255) or float (0 to 1) and labels as class numbers. settings: any other recipe key, dotted
-    or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. A killed run goes on where it was when it is called again with the same `out`.
+    or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. A killed run goes on where it
+    was when it is called again with the same `out`.
 
     RecipeError, RuntimeMissingError, StageError: with a message that says what to do.
     """

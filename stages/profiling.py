@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..targets import cpu
 from ..targets.bundle import write_bundle
+from ..targets.errors import StageError
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.measure import Engine, Measurement, measure
 from ..targets.statistics import paired_drop, wilson
@@ -24,6 +26,7 @@ from .exporting import versions
 from .profile import Measure
 
 BFLOAT = "bf16"  # what an engine without a file of its own computes in
+MOST_IMAGE_BYTES = 4 * 2**30  # of one split, in memory and as a file that the measuring process reads
 BUNDLE_IMAGES = 32  # enough to see on a board whether the engine answers as it should
 
 
@@ -117,7 +120,13 @@ def variant_of(engine: str) -> str:
 
 
 def _images(split: Split, context: Context) -> NDArray[np.float32]:
-    """Every image of a split as the network takes it."""
+    """Every image of a split as the network takes it. StageError: they would fill the memory."""
+    needed = 4 * len(split) * math.prod(split.shape)
+    if needed > MOST_IMAGE_BYTES:
+        raise StageError(
+            f"{len(split)} images to measure accuracy on are {needed / 2**30:.0f} GiB as the network takes them; "
+            f"set data.limit to {MOST_IMAGE_BYTES // (4 * math.prod(split.shape))} or fewer"
+        )
     batches = loader(split, batch_size=EVAL_BATCH, shuffle=False, seed=0, epoch=0)
     normalized = [context.data.preprocessing.normalize(images).numpy() for images, _, _ in batches]
     return np.concatenate(normalized)

@@ -30,7 +30,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "job.yaml").write_text(blocks("yaml")[0])  # what `compress job.yaml` and `compress check` read
     words = shlex.split(command)[1:]
     if words[0] in cli.COMMANDS:
         if words[0] in ("targets", "schema", "check"):
