@@ -211,8 +211,11 @@ def _wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Pat
 
 
 def untimed(found: dict[str, Any]) -> dict[str, Any]:
-    """A report without its times, its memory, and what says when and how it was made."""
-    measured = ("latency_ms", "all_cores_ms", "speedup", "memory_mb")
+    """A report without its times, its memory, and what says when it was made."""
+    measured = (
+        "latency_ms", "all_cores_ms", "speedup", "memory_mb", "throughput", "cold_start", "energy", "layers",
+        "causes", "warnings",  # these two speak of times
+    )  # fmt: skip
     return {
         "id": found["run"]["id"],
         "recipe": found["run"]["recipe"],

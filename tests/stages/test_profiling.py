@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from nets import context
 
 from edgepress.stages import profiling
 from edgepress.stages.artifact import ExportedFile
 from edgepress.targets import cpu
 from edgepress.targets.errors import StageError
-from nets import context
 
 
 def file(variant: str, precision: str) -> ExportedFile:
