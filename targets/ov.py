@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: load a model, answer, and tell which layers run in INT8."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class OvSession:
 def save_ir(onnx: Path, xml: Path) -> None:
     """Convert an ONNX file to OpenVINO's own format, .xml and .bin, with its weights as they are."""
     openvino = installed.load("openvino", package="openvino")
-    model = _read(openvino.Core(), onnx)
+    model = _read(_core(), onnx)
     openvino.save_model(model, str(xml), compress_to_fp16=False)  # by default it would round the weights
 
 
@@ -86,7 +87,7 @@ def compile_file(path: Path, *, precision: str, threads: int, counters: bool = F
     openvino = installed.load("openvino", package="openvino")
     if precision not in HINTS:
         raise RecipeError(f"OpenVINO has no precision {precision!r} (known: {', '.join(HINTS)})")
-    core = openvino.Core()
+    core = _core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision in NEEDED and NEEDED[precision] not in capabilities:
         raise StageError(
@@ -104,6 +105,16 @@ def compile_file(path: Path, *, precision: str, threads: int, counters: bool = F
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise StageError(f"OpenVINO {openvino.__version__} cannot compile {path.name}: {error}") from None
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the whole process, and never destroyed.
+
+    On CPUs with AMX each gives the thread a signal stack of its own and takes it back at its end (OpenVINO 2026.4.1).
+    Two whose lives overlap leave a stack behind that is gone, and the next signal ends the process.
+    """
+    return installed.load("openvino", package="openvino").Core()
 
 
 def _read(core: Any, path: Path) -> Any:

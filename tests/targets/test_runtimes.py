@@ -173,3 +173,11 @@ def test_a_runtime_that_is_broken_is_told_from_a_missing_one(tmp_path: Path, mon
     assert reason is not None
     assert "installed but broken: ImportError: libfast.so.3" in reason
     assert "broken_runtime" not in sys.modules
+
+
+def test_openvino_has_one_core_so_that_signals_stay_safe() -> None:
+    """Two cores whose lives overlap leave a signal stack behind that is gone (OpenVINO 2026.4.1, CPUs with AMX)."""
+    pytest.importorskip("openvino")
+    from edgepress.targets import ov
+
+    assert ov._core() is ov._core()
