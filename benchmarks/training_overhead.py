@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    batches, rounds = (4, 2) if options.quick else (60, 7)
+    batches, rounds = (4, 2) if options.quick else (60, 5)
     data = pictures(128 * batches)
     lesson = Lesson(
         epochs=2, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=5e-4, ce=0.1, kd=0.9, temperature=4.0
