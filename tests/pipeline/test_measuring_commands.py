@@ -67,7 +67,8 @@ def test_a_profile_has_throughput_start_and_the_reason_for_what_is_missing(
     assert (entry["energy"] is None) == ("energy" in found["not_measured"])
     assert found["sustained"] is None
     assert found["incomplete"] is None
-    assert {"kind", "sentence", "advice", "about", "text"} == set(found["caveats"][0])
+    # a quiet machine gives cause for none
+    assert all(set(caveat) == {"kind", "sentence", "advice", "about", "text"} for caveat in found["caveats"])
 
 
 def test_the_profile_of_a_device_that_takes_batches_times_them(
