@@ -45,7 +45,7 @@ class Recipe(BaseModel):
     budget: Budget | None = Field(None, description="none: the profile's")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     training_precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16 trains two to three times faster on CPUs and GPUs that compute in it"
+        "fp32", description="bf16 is faster on CPUs and GPUs that compute in it"
     )
     stages: tuple[StageName, ...] | None = Field(None, description="which, in order; none: the profile's")
     train: Train | None = Field(None, description="settings; a section that is there adds the stage")
