@@ -141,7 +141,7 @@ def reference(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, A
     """One thread on the same CPU, batch 1, alternately.
 
     benchmark_app takes the time inside the runtime, edgepress around the call that gives the answer as an array: that
-    is about 10 us more, whatever the model.
+    is about 5 us more, whatever the model.
     """
     for name, runtime in _cases(options):
         path = practice.write(folder / f"{name}.onnx", **MODELS[name], batch=1)

@@ -50,6 +50,22 @@ def test_a_session_answers_as_the_model_means(runtime: Target, network: Builder,
     np.testing.assert_allclose(answer, reference(network(), images), atol=1e-5)
 
 
+def test_a_session_sees_what_its_array_holds_now(runtime: Target, network: Builder, images: Images) -> None:
+    session = runtime.load(network(), precision="fp32")
+    batch = images[:1].copy()
+    session(batch)
+    batch[:] = images[1:2]
+    np.testing.assert_allclose(session(batch)[0], reference(network(), images[1:2]), atol=1e-5)
+
+
+def test_a_session_takes_an_array_that_cannot_be_shared(runtime: Target, network: Builder, images: Images) -> None:
+    session = runtime.load(network(), precision="fp32")
+    fixed, strided = images[:1].copy(), images[::2]
+    fixed.setflags(write=False)
+    for batch in (fixed, strided, fixed):
+        np.testing.assert_allclose(session(batch)[0], reference(network(), batch), atol=1e-5)
+
+
 def test_answers_are_not_overwritten_by_the_next_call(runtime: Target, network: Builder, images: Images) -> None:
     session = runtime.load(network(), precision="fp32")
     (first,) = session(images[:1])
