@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
-from .train import STRICT
+from .lesson import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

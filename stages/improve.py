@@ -11,7 +11,8 @@ from torch import nn
 from ..targets.errors import StageError
 from .artifact import Artifact, Context, Record
 from .evaluation import accuracy
-from .teaching import Lesson, teach
+from .lesson import Lesson
+from .teaching import teach
 
 
 def improve(artifact: Artifact, context: Context, *, stage: str, lesson: Lesson) -> Artifact:

@@ -2,16 +2,16 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
-from .train import STRICT, BatchSize, Epochs, LearningRate, Optimizer, Temperature, Weight
+from .lesson import STRICT, LearningRate, Lesson, Weight, check
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Prune:
+class Prune(Lesson):
     """Structured pruning over dependency groups (DepGraph, Fang et al., 2023, arXiv:2301.12900), then recovery.
 
     ratio: share of all channels that go, chosen over the whole network by importance. importance: magnitude (group
@@ -22,18 +22,15 @@ class Prune:
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
     importance: Literal["magnitude", "taylor"] = "magnitude"
     exclude: tuple[str, ...] = ()
-    epochs: Epochs = 10
     lr: LearningRate = 1e-3
-    batch_size: BatchSize = 128
-    optimizer: Optimizer = "adamw"
-    weight_decay: Weight = 5e-4
     ce: Weight = 0.1
     kd: Weight = 0.9
-    temperature: Temperature = 4.0
 
     name: ClassVar[str] = "prune"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"float"})
     gives: ClassVar[Form | Literal["files", "figures", "same"]] = "float"
+
+    _checked = model_validator(mode="after")(check)
 
     def skip_reason(self, profile: Profile, *, alone: bool) -> str | None:
         return "ratio is 0" if self.ratio == 0 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from .artifact import Artifact, Context, Record
 from .data import loader
 from .evaluation import accuracy
 from .prune import Prune
-from .teaching import Lesson, teach
+from .teaching import teach
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
 TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
@@ -46,9 +46,7 @@ def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        names = [field.name for field in fields(Lesson)]
-        lesson = Lesson(**{name: getattr(settings, name) for name in names})
-        trained, figures = teach(module, lesson, context, teacher=context.teacher or artifact.original.module)
+        trained, figures = teach(module, settings, context, teacher=context.teacher or artifact.original.module)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
     metrics["validation_accuracy"] = accuracy(module, data.val, data.preprocessing)

@@ -7,11 +7,11 @@ from pydantic.dataclasses import dataclass
 
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
-from .train import STRICT, BatchSize, Epochs, LearningRate, Optimizer, Temperature, Weight
+from .lesson import STRICT, Epochs, LearningRate, Lesson, Temperature, Weight, check
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Quantize:
+class Quantize(Lesson):
     """Post-training calibration, then quantisation-aware training with the float twin as teacher.
 
     The grid and the places of rounding come from the profile. epochs: of training; 0 calibrates only. ce, kd: by
@@ -21,8 +21,6 @@ class Quantize:
 
     epochs: Epochs = 2
     lr: LearningRate = 1e-4
-    batch_size: BatchSize = 128
-    optimizer: Optimizer = "adamw"
     weight_decay: Weight = 0.0
     ce: Weight = 0.0
     kd: Weight = 1.0
@@ -34,11 +32,7 @@ class Quantize:
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"float"})
     gives: ClassVar[Form | Literal["files", "figures", "same"]] = "quantized"
 
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> "Quantize":
-        if self.epochs and self.ce == 0 and self.kd == 0:
-            raise ValueError("ce and kd are both 0: nothing is learned; for calibration alone set epochs to 0")
-        return self
+    _checked = model_validator(mode="after")(check)
 
     def skip_reason(self, profile: Profile, *, alone: bool) -> str | None:
         if "int8" not in profile.precisions:

@@ -7,8 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -18,29 +16,16 @@ from ..targets.errors import StageError
 from .artifact import Context
 from .augment import augment
 from .data import loader
-from .distill.nouns import Objective, Player, Teacher, Weighted
-from .distill.response import CrossEntropy, KnowledgeDistillation
+from .distill.nouns import Player, Teacher
 from .distill.sources import Frozen, Loaded
+from .distill.wiring import wire
 from .evaluation import accuracy
+from .lesson import Lesson
 from .training import Trained, fit
 
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises from a twentieth, then falls as a cosine to a hundredth
 CHANNELS_LAST = torch.channels_last  # a fifth faster in float32 on CPUs, half as fast again in bfloat16
 CLIP_NORM = 5.0  # a rare bad batch must not undo an epoch; ordinary gradients stay below
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """How one training goes. ce, kd: weights of the labels' and of the teacher's loss."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    optimizer: Literal["adamw", "sgd"]
-    weight_decay: float
-    ce: float
-    kd: float
-    temperature: float
 
 
 def teach(
@@ -56,8 +41,8 @@ def teach(
 ) -> tuple[Trained, dict[str, float]]:
     """Train `student` in place and leave it on the CPU in its best epoch; returns the curves and some figures.
 
-    Without a teacher `kd` must be 0. The epoch is chosen on the validation images, in float32. full_precision:
-    train in float32 whatever the recipe says.
+    The epoch is chosen on the validation images, in float32. full_precision: train in float32 whatever the recipe
+    says. StageError: a loss needs something that is not there, such as a teacher.
     """
     split = context.data.train
     if split is None:
@@ -68,28 +53,31 @@ def teach(
     student.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     batch_size = min(lesson.batch_size, len(split))
     rounds = math.ceil(len(split) / batch_size)
-    objective = _objective(lesson, teacher)
-    optimizer = optimizer_for(lesson, [*student.parameters(), *objective.parameters()])
+    teachers: dict[str, Teacher] = {}
+    if teacher is not None:
+        teachers["teacher"] = Frozen(copy.deepcopy(teacher).to(memory_format=CHANNELS_LAST))  # type: ignore[call-overload]
+        teachers["teacher"].to(accelerator.device)
+    student.to(accelerator.device)
+    samples = _samples(context, batch_size, accelerator.device, augmented=augmented)
+    objective = wire(lesson.losses(), learner=student, teachers=teachers, probe=samples.probe())
+    optimizer = optimizer_for(lesson, [*student.parameters(), *objective.learned()])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(lesson.epochs * rounds))
     student, optimizer = accelerator.prepare(student, optimizer)
     player = Player(
         name="student",
         module=student,
-        objective=objective.to(accelerator.device),
+        learner=student,
+        objective=objective,
         optimizer=optimizer,
         schedule=schedule,
+        teachers=teachers if any("teacher" in part.term.needs for part in objective.parts) else {},
         clip_norm=CLIP_NORM,
     )
-    teachers: dict[str, Teacher] = {}
-    if teacher is not None and lesson.kd:
-        teachers["teacher"] = Frozen(copy.deepcopy(teacher).to(memory_format=CHANNELS_LAST))  # type: ignore[call-overload]
-        teachers["teacher"].to(accelerator.device)
     started = time.perf_counter()
     trained = fit(
         student,
         [player],
-        samples=_samples(context, batch_size, accelerator.device, augmented=augmented),
-        teachers=teachers,
+        samples=samples,
         epochs=lesson.epochs,
         seed=context.seed,
         evaluate=evaluate or (lambda: accuracy(student, context.data.val, context.data.preprocessing)),
@@ -109,16 +97,6 @@ def _autocast(context: Context, device: torch.device) -> Callable[[], AbstractCo
     if context.training_precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _objective(lesson: Lesson, teacher: nn.Module | None) -> Objective:
-    if teacher is None and lesson.kd:
-        raise StageError(f"kd is {lesson.kd} and there is no teacher: set kd to 0, or name a teacher")
-    terms = [
-        Weighted(name="ce", term=CrossEntropy(), weight=lesson.ce),
-        Weighted(name="kd", term=KnowledgeDistillation(temperature=lesson.temperature), weight=lesson.kd),
-    ]
-    return Objective(terms)
 
 
 def optimizer_for(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..targets.errors import StageError
-from .distill.nouns import Batch, Out, Player, Samples, Step, Teacher
+from .distill.nouns import Batch, Player, Samples, Step, Teacher
+from .distill.watching import answer
 from .progress import Progress, Quiet
 from .tensors import CorruptStateError, load_state, save_state
 
@@ -36,7 +37,6 @@ def fit(
     players: Sequence[Player],
     *,
     samples: Samples,
-    teachers: Mapping[str, Teacher],
     epochs: int,
     seed: int,
     evaluate: Callable[[], float],
@@ -62,9 +62,11 @@ def fit(
     for epoch in range(trained.resumed_at, epochs):
         torch.manual_seed(_mix(seed, epoch))
         before_epoch(epoch)
-        losses = _play_epoch(student, players, samples, teachers, epoch, epochs, progress, backward, autocast)
-        for teacher in teachers.values():
+        losses = _play_epoch(players, samples, epoch, epochs, progress, backward, autocast)
+        for teacher in _teachers(players):
             teacher.after(epoch)
+        for player in players:
+            player.objective.settle(player.learner)
         figure = evaluate()
         for name, value in {**losses, "validation": figure}.items():
             trained.curves.setdefault(name, []).append(value)
@@ -79,10 +81,8 @@ def fit(
 
 
 def _play_epoch(
-    student: nn.Module,
     players: Sequence[Player],
     samples: Samples,
-    teachers: Mapping[str, Teacher],
     epoch: int,
     epochs: int,
     progress: Progress,
@@ -94,13 +94,13 @@ def _play_epoch(
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for index in range(rounds):
-        share = (epoch + index / rounds) / epochs
+        gone = epoch + index / rounds
         for player in players:
             for _ in range(player.steps):
                 batch = samples.next(player)
                 with _active(player, players):
                     with autocast():
-                        step = see(student, teachers, batch, progress=share)
+                        step = see(player, batch, progress=gone / epochs, epoch=gone)
                     total, values = player.objective(step)
                     _refuse_nonfinite(total, values, epoch=epoch, index=index)
                     player.optimizer.zero_grad(set_to_none=True)
@@ -109,6 +109,8 @@ def _play_epoch(
                         nn.utils.clip_grad_norm_(player.module.parameters(), player.clip_norm)
                     player.optimizer.step()
                     player.schedule.step()
+                for teacher in player.teachers.values():
+                    teacher.stepped()
                 for name, value in values.items():
                     key = name if len(players) == 1 else f"{player.name} {name}"
                     sums[key] = sums.get(key, 0.0) + float(value.detach())
@@ -119,10 +121,27 @@ def _play_epoch(
     return {name: sums[name] / counts[name] for name in sums}
 
 
-def see(student: nn.Module, teachers: Mapping[str, Teacher], batch: Batch, *, progress: float) -> Step:
-    """Show a batch to everyone and collect what they say."""
-    answers = {name: teacher.see(batch) for name, teacher in teachers.items()}
-    return Step(batch=batch, student=Out(logits=student(batch.x).float()), teachers=answers, progress=progress)
+def see(player: Player, batch: Batch, *, progress: float, epoch: float) -> Step:
+    """Show a batch to the player's learner and to its teachers, and collect what they say."""
+    learner, taps = player.learner, player.objective.taps()
+    answers = {name: teacher.see(batch) for name, teacher in player.teachers.items()}
+    student = answer(learner, batch.x, taps)
+    if batch.view is not None:
+        student = replace(student, view=answer(learner, batch.view, taps))
+    return Step(
+        batch=batch,
+        student=student,
+        teachers=answers,
+        progress=progress,
+        epoch=epoch,
+        learner=learner,
+        models={name: teacher.module for name, teacher in player.teachers.items() if teacher.module is not None},
+    )
+
+
+def _teachers(players: Sequence[Player]) -> list[Teacher]:
+    """Each once, however many look at it."""
+    return list({id(teacher): teacher for player in players for teacher in player.teachers.values()}.values())
 
 
 @contextmanager
@@ -131,6 +150,7 @@ def _active(player: Player, players: Sequence[Player]) -> Iterator[None]:
     others = [other.module for other in players if other.module is not player.module]
     if not player.module.training:
         player.module.train()
+    player.objective.train()
     flags = [(parameter, parameter.requires_grad) for other in others for parameter in other.parameters()]
     for other in others:
         other.eval().requires_grad_(False)

@@ -8,59 +8,119 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ...targets.errors import StageError, did_you_mean
+from ...targets.errors import StageError
+from .ramps import Ramp
 
-Need = Literal["logits", "labels", "index", "teacher", "taps"]
+Need = Literal["labels", "index", "mask", "teacher", "teachers", "view", "classmate", "models"]
+Pair = tuple[str, str]  # a tap of the student and the tap of the teacher that it imitates
 
 
 @dataclass(frozen=True, kw_only=True)
 class Out:
-    """What a model said about a batch. logits: (batch, classes). feats: outputs of the tapped modules, by name."""
+    """What a model said about a batch.
+
+    logits: (batch, classes); (batch, classes, height, width) of dense tasks; (batch, length, classes) of tokens.
+    feats: outputs of the tapped modules, by tap. view: what it said about the batch's second view, if there is one.
+    """
 
     logits: Tensor
     feats: Mapping[str, Tensor] = field(default_factory=dict)
+    view: Out | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Samples as a Source gives them. x: normalised images. y: labels, or None. index: place in the data, or None."""
+    """Samples as a Source gives them.
+
+    x: what the student takes: normalised images, or token numbers. y: labels, or None. index: each sample's place in
+    the data, or None. mask: where y and the logits count, of their shape without classes, or None for everywhere.
+    teacher_x: what the teacher takes where that is something else. view: a second input for the student: another
+    variation of the same samples, or other samples of their classes.
+    """
 
     x: Tensor
     y: Tensor | None = None
     index: Tensor | None = None
+    mask: Tensor | None = None
+    teacher_x: Tensor | None = None
+    view: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Everything that a Term may look at. progress: 0 at the first step of training, 1 at the last."""
+    """Everything that a Term may look at.
+
+    progress: 0 at the first step of training, 1 at the last. epoch: epochs gone, with fractions. trust: (teachers,
+    batch), how much each teacher counts, adding up to 1 over teachers; None: alike. learner, models: the networks
+    themselves, student and teachers by name, for terms that look at weights.
+    """
 
     batch: Batch
     student: Out
     teachers: Mapping[str, Out]
     progress: float
+    epoch: float = 0.0
+    trust: Tensor | None = None
+    learner: nn.Module | None = None
+    models: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def labels(self) -> Tensor:
         """The labels, where the term has declared that it needs them."""
         assert self.batch.y is not None, "a term without 'labels' in its needs asked for labels"
         return self.batch.y
 
+    def index(self) -> Tensor:
+        """The samples' places in the data, where the term has declared that it needs them."""
+        assert self.batch.index is not None, "a term without 'index' in its needs asked for the index"
+        return self.batch.index
+
+    def second(self) -> Out:
+        """What the student said of the second view, where the term has declared that it needs one."""
+        assert self.student.view is not None, "a term without 'view' or 'classmate' in its needs asked for the view"
+        return self.student.view
+
     def teacher(self) -> Out:
         """The only teacher, or the first."""
         return next(iter(self.teachers.values()))
 
+    def pairs(self, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features of the student and of the (first) teacher at each pair of taps."""
+        teacher = self.teacher()
+        for mine, theirs in pairs:
+            yield self.student.feats[mine], teacher.feats[theirs]
+
+    def only(self, name: str) -> Step:
+        """The same with a single teacher."""
+        models = {name: self.models[name]} if name in self.models else {}
+        return replace(self, teachers={name: self.teachers[name]}, models=models, trust=None)
+
+    def shares(self) -> Tensor:
+        """(teachers, batch): how much each teacher counts for each sample."""
+        if self.trust is not None:
+            return self.trust
+        logits = self.student.logits
+        return torch.full((len(self.teachers), len(logits)), 1 / len(self.teachers), device=logits.device)
+
 
 class Term(nn.Module):
-    """One loss. It owns its parameters, if it has any, and leaves nothing in the student."""
+    """One loss, with the paper, the formula and the defaults in its docstring. It leaves nothing in the student.
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    needs: what a Step must hold. place: where its features come from when the recipe names no taps: `@stages`,
+    `@pool`, `@att` ..., or none at all. every_teacher: it looks at all teachers at once; the others are applied to
+    each teacher by itself. pairs: the taps that were found, set before `build`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    place: ClassVar[str | None] = None
+    every_teacher: ClassVar[bool] = False
+
+    pairs: tuple[Pair, ...] = ()
 
     def build(self, probe: Step) -> None:
         """Create what depends on shapes, once, from one batch. Most terms have nothing to create."""
@@ -69,14 +129,40 @@ class Term(nn.Module):
     def forward(self, step: Step) -> Tensor:
         """The loss of this batch: one number with a gradient."""
 
+    def learned(self) -> Iterator[nn.Parameter]:
+        """What is trained together with the student; not an opponent's parameters."""
+        return self.parameters()
+
+    def opponent(self) -> Opponent | None:
+        """Who plays against the student, where the method has someone who does."""
+        return None
+
+    def settle(self, learner: nn.Module) -> None:
+        """Write what was learned into the student's own parameters; called before it is evaluated and kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opponent:
+    """A network with a loss of its own, such as a discriminator. It learns while the student holds still."""
+
+    module: nn.Module
+    term: Term
+    lr: float = 2e-4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A term in an objective. weight: a factor; negative where a player wants the opposite."""
+    """A term in an objective.
+
+    weight: a factor; negative where a player wants the opposite. ramp: how it grows or fades over epochs. teacher:
+    the one it is applied to, where there are several.
+    """
 
     name: str
     term: Term
     weight: float
+    ramp: Ramp = field(default_factory=Ramp)
+    teacher: str | None = None
 
 
 class Objective(nn.Module):
@@ -86,6 +172,7 @@ class Objective(nn.Module):
         super().__init__()
         self.parts = tuple(part for part in parts if part.weight != 0)
         self.terms = nn.ModuleDict({part.name: part.term for part in self.parts})
+        self.balance = dict.fromkeys((part.name for part in self.parts), 1.0)
         if not self.parts:
             raise StageError("every loss weight is 0: there is nothing to learn. Give ce or kd a weight.")
 
@@ -93,15 +180,53 @@ class Objective(nn.Module):
         """Everything that the terms need together."""
         return frozenset().union(*(part.term.needs for part in self.parts))
 
+    def taps(self) -> tuple[str, ...]:
+        """Every tap of the student that a term looks at."""
+        return tuple(dict.fromkeys(mine for part in self.parts for mine, _ in part.term.pairs))
+
+    def learned(self) -> list[nn.Parameter]:
+        """The terms' own parameters that are trained with the student."""
+        return [parameter for part in self.parts for parameter in part.term.learned()]
+
+    def settle(self, learner: nn.Module) -> None:
+        """Let every term write what it learned into the student."""
+        for part in self.parts:
+            part.term.settle(learner)
+
+    def weight(self, part: Weighted, step: Step) -> float:
+        """What the term counts for at this step."""
+        return part.weight * part.ramp.at(step.epoch) * self.balance[part.name]
+
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and each term's own value before its weight."""
-        values = {part.name: part.term(step) for part in self.parts}
-        total = torch.stack([part.weight * values[part.name] for part in self.parts]).sum()
+        """The total, and each term's own value before its weight; a term that weighs nothing now is not computed."""
+        values: dict[str, Tensor] = {}
+        total = step.student.logits.new_zeros(())
+        for part in self.parts:
+            weight = self.weight(part, step)
+            if weight == 0:
+                continue
+            values[part.name] = self.value(part, step)
+            total = total + weight * values[part.name]
         return total, values
+
+    def value(self, part: Weighted, step: Step) -> Tensor:
+        """One term, before its weight; of one teacher among several, times how much that one counts."""
+        if part.teacher is None:
+            value: Tensor = part.term(step)
+            return value
+        place = list(step.teachers).index(part.teacher)
+        one: Tensor = part.term(step.only(part.teacher))
+        return one * step.shares()[place].mean().detach()
 
 
 class Teacher(Protocol):
-    """A source of answers to imitate."""
+    """A source of answers to imitate.
+
+    module: the network, where there is one to look at. taps: which features it tells.
+    """
+
+    module: nn.Module | None
+    taps: tuple[str, ...]
 
     def see(self, batch: Batch) -> Out:
         """What it says of these samples; no gradient reaches it unless a generator plays."""
@@ -111,6 +236,9 @@ class Teacher(Protocol):
 
     def after(self, epoch: int) -> None:
         """Called at the end of each epoch: averages and snapshots refresh themselves here."""
+
+    def stepped(self) -> None:
+        """Called after each update of the student."""
 
 
 class Samples(Protocol):
@@ -122,46 +250,24 @@ class Samples(Protocol):
     def next(self, player: Player) -> Batch:
         """The next batch for this player, on its device."""
 
+    def probe(self) -> Batch:
+        """A few samples to see shapes by, whatever epoch it is."""
+
 
 @dataclass(kw_only=True)
 class Player:
-    """Something with an optimiser. In a round each player takes `steps` steps, in order."""
+    """Something with an optimiser. In a round each player takes `steps` steps, in order.
+
+    module: what is trained and saved. learner: what is shown the batch as the student; the same unless an opponent
+    plays. teachers: whom it looks at.
+    """
 
     name: str
     module: nn.Module
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
+    learner: nn.Module
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
     steps: int = 1
     clip_norm: float | None = None
-
-
-@contextmanager
-def watch(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect outputs of the named modules while the block runs; the hooks live no longer than that.
-
-    StageError: a tap names no module, or its output was changed in place after it was seen.
-    """
-    modules = dict(module.named_modules())
-    for tap in taps:
-        if tap not in modules:
-            raise StageError(f"no module {tap!r} to tap{did_you_mean(tap, modules)}")
-    seen: dict[str, Tensor] = {}
-    versions: dict[str, int] = {}
-
-    def keep(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[name] = output
-        versions[name] = output._version
-
-    handles = [modules[tap].register_forward_hook(partial(keep, tap)) for tap in taps]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, value in seen.items():
-        if value._version != versions[name]:
-            raise StageError(
-                f"the output of {name} is changed in place after the tap saw it; "
-                "set inplace=False on the activation that follows it, or tap that one"
-            )

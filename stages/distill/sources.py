@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .nouns import Batch, Out, Player
+from .watching import answer
+
+PROBE = 4  # samples: enough for a batch norm and for classes to differ
 
 
 class Frozen:
-    """A network that answers and never learns: in eval mode, without gradients, whatever the student does."""
+    """A network that answers and never learns: in eval mode, without gradients, whatever the student does.
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module.eval()
+    taps: which features it tells besides its logits; set when the losses are wired.
+    """
+
+    def __init__(self, module: nn.Module, *, taps: Sequence[str] = ()) -> None:
+        self.module: nn.Module | None = module.eval()
+        self._network = module
+        self.taps = tuple(taps)
 
     def see(self, batch: Batch) -> Out:
+        x = batch.x if batch.teacher_x is None else batch.teacher_x
         with torch.no_grad():
-            return Out(logits=self.module(batch.x).float())
+            return answer(self._network, x, self.taps)
 
     def to(self, device: torch.device) -> None:
-        self.module.to(device)
+        self._network.to(device)
 
     def after(self, epoch: int) -> None: ...
+
+    def stepped(self) -> None: ...
 
 
 class Loaded:
@@ -52,3 +63,10 @@ class Loaded:
         x = self.prepare(images.to(self.device), self._epoch, self._round)
         self._round += 1
         return Batch(x=x, y=labels.to(self.device), index=index)
+
+    def probe(self) -> Batch:
+        """A few samples, to see shapes by."""
+        _, batches = self.open_epoch(0)
+        images, labels, index = next(batches)
+        few = slice(0, PROBE)
+        return Batch(x=self.prepare(images[few].to(self.device), 0, 0), y=labels[few].to(self.device), index=index[few])

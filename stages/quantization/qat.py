@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..artifact import Artifact, Context, Record
 from ..data import loader
 from ..evaluation import accuracy
 from ..quantize import Quantize
-from ..teaching import Lesson, teach
+from ..teaching import teach
 from .prepare import prepare, rounded_layers, roundings
 from .scheme import Scheme
 
@@ -44,11 +44,9 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        names = [field.name for field in fields(Lesson)]
-        lesson = Lesson(**{name: getattr(settings, name) for name in names})
         trained, figures = teach(
             module,
-            lesson,
+            settings,
             context,
             teacher=artifact.module,
             full_precision=True,  # bfloat16 has no more steps than the grid that is being learned

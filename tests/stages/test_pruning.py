@@ -134,7 +134,8 @@ def test_a_structure_of_another_network_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 def test_recovery_brings_the_accuracy_back(tmp_path: Path, importance: str) -> None:
-    from edgepress.stages.teaching import Lesson, teach
+    from edgepress.stages.lesson import Lesson
+    from edgepress.stages.teaching import teach
 
     surroundings = context(tmp_path / "a")
     teacher = net(width=32)

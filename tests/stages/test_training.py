@@ -11,12 +11,14 @@ import torch
 from nets import context, net
 from torch import Tensor, nn
 
-from edgepress.stages.distill.nouns import Batch, Objective, Player, Step, Term, Weighted, watch
+from edgepress.stages.distill.nouns import Batch, Objective, Player, Step, Term, Weighted
 from edgepress.stages.distill.response import CrossEntropy, divergence
 from edgepress.stages.distill.sources import Frozen
+from edgepress.stages.distill.watching import watch
 from edgepress.stages.evaluation import accuracy
+from edgepress.stages.lesson import Lesson
 from edgepress.stages.progress import Quiet
-from edgepress.stages.teaching import Lesson, teach
+from edgepress.stages.teaching import teach
 from edgepress.stages.training import fit
 from edgepress.targets.errors import StageError
 
@@ -43,12 +45,16 @@ class FixedSamples:
         self.place += 1
         return self.batches[self.place - 1]
 
+    def probe(self) -> Batch:
+        return self.batches[0]
+
 
 def player(module: nn.Module, term: Term, *, name: str = "student", steps: int = 1, lr: float = 0.1) -> Player:
     optimizer = torch.optim.SGD(module.parameters(), lr=lr)
     return Player(
         name=name,
         module=module,
+        learner=module,
         objective=Objective([Weighted(name="loss", term=term, weight=1.0)]),
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
@@ -78,7 +84,7 @@ def test_a_training_of_one_player_does_the_arithmetic_of_a_plain_loop() -> None:
         nn.functional.cross_entropy(plain(batch.x), batch.y).backward()
         optimizer.step()
     fit(
-        student, [player(student, CrossEntropy())], samples=FixedSamples(batches(5)), teachers={},
+        student, [player(student, CrossEntropy())], samples=FixedSamples(batches(5)),
         epochs=1, seed=0, evaluate=lambda: 0.0,
     )  # fmt: skip
     torch.testing.assert_close(student.weight, plain.weight, rtol=0, atol=0)
@@ -126,10 +132,10 @@ def test_while_one_player_plays_the_others_are_frozen_and_in_eval_mode() -> None
     first, second = nn.Linear(4, 3), nn.Linear(4, 3)
     terms = [_OtherPlayersFrozen(first, second), _OtherPlayersFrozen(second, first)]
     players = [player(first, terms[0], name="a", steps=2), player(second, terms[1], name="b")]
-    fit(first, players, samples=FixedSamples(batches(6)), teachers={}, epochs=0, seed=0, evaluate=lambda: 0.0)
+    fit(first, players, samples=FixedSamples(batches(6)), epochs=0, seed=0, evaluate=lambda: 0.0)
     samples = FixedSamples(batches(6))
     samples.begin = lambda epoch: setattr(samples, "place", 0) or 2  # type: ignore[method-assign,func-returns-value]
-    fit(first, players, samples=samples, teachers={}, epochs=1, seed=0, evaluate=lambda: 0.0)
+    fit(first, players, samples=samples, epochs=1, seed=0, evaluate=lambda: 0.0)
     assert len(terms[0].seen) == 4  # two rounds of two steps
     assert len(terms[1].seen) == 2
     assert set(terms[0].seen + terms[1].seen) == {(True, False, False)}
@@ -147,7 +153,7 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
         return next(figures)
 
     trained = fit(
-        student, [player(student, CrossEntropy())], samples=FixedSamples(batches(2)), teachers={},
+        student, [player(student, CrossEntropy())], samples=FixedSamples(batches(2)),
         epochs=2, seed=0, evaluate=evaluate,
     )  # fmt: skip
     assert trained.best_epoch == 1
@@ -207,12 +213,12 @@ def test_a_loss_that_is_not_finite_stops_says_where_and_keeps_the_last_good_epoc
     student, checkpoint = nn.Linear(4, 3), tmp_path / "training.safetensors"
     with pytest.raises(StageError, match="loss at epoch 3, batch 2"):
         fit(
-            student, [player(student, _TurnsNan(after=9))], samples=FixedSamples(batches(4)), teachers={},
+            student, [player(student, _TurnsNan(after=9))], samples=FixedSamples(batches(4)),
             epochs=5, seed=0, evaluate=lambda: 0.0, checkpoint=checkpoint,
         )  # fmt: skip
     fresh = nn.Linear(4, 3)
     trained = fit(
-        fresh, [player(fresh, _TurnsNan(after=99))], samples=FixedSamples(batches(4)), teachers={},
+        fresh, [player(fresh, _TurnsNan(after=99))], samples=FixedSamples(batches(4)),
         epochs=2, seed=0, evaluate=lambda: 0.0, checkpoint=checkpoint,
     )  # fmt: skip
     assert trained.resumed_at == 2
@@ -220,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_says_where_and_keeps_the_last_good_epoc
 
 
 def test_kd_without_a_teacher_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="there is no teacher"):
+    with pytest.raises(StageError, match="needs a teacher, and there is none"):
         teach(net(), lesson(kd=1.0), context(tmp_path), teacher=None)
 
 

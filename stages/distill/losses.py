@@ -1,0 +1,54 @@
+"""The table of losses: which name means which class. No torch here until a loss is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ...targets.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from .nouns import Term
+
+LOSSES: dict[str, str] = {
+    "ce": "response:CrossEntropy",
+    "kd": "response:KnowledgeDistillation",
+}  # family:class, families being modules of this folder
+
+
+def check_name(name: str) -> None:
+    """RecipeError: there is no such loss."""
+    if name not in LOSSES:
+        raise RecipeError(f"no loss is called {name!r}{did_you_mean(name, LOSSES)}; `compress losses` lists them all")
+
+
+def term_class(name: str) -> type[Term]:
+    """The class behind a name."""
+    check_name(name)
+    family, _, cls = LOSSES[name].partition(":")
+    found: type[Term] = getattr(import_module(f".{family}", __package__), cls)
+    return found
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a loss with their defaults; inspect.Parameter.empty where one must be given."""
+    parameters = inspect.signature(term_class(name).__init__).parameters
+    return {key: value.default for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+
+
+def make(name: str, options: Mapping[str, Any]) -> Term:
+    """A loss with its options. RecipeError: it has no such option, or the value is not one it takes."""
+    known = defaults(name)
+    for key in options:
+        if key not in known:
+            listed = f"; it has {', '.join(known)}" if known else "; it has none"
+            raise RecipeError(f"the loss {name} has no option {key!r}{did_you_mean(key, known)}{listed}")
+    missing = [key for key, value in known.items() if value is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise RecipeError(f"the loss {name} needs {' and '.join(missing)}")
+    try:
+        return term_class(name)(**options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"the loss {name}: {error}") from None

@@ -1,0 +1,101 @@
+"""Join losses to networks: find the taps, let each loss see the shapes once, refuse what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ...targets.errors import StageError
+from .losses import make
+from .nouns import Batch, Need, Objective, Out, Step, Teacher, Term, Weighted
+from .settings import Loss
+from .taps import outline, resolve
+from .watching import answer
+
+LACKS: dict[Need, str] = {
+    "labels": "labels, and these data have none: give it the weight 0, or add labels",
+    "index": "the place of each sample in the data, and this source cannot tell it",
+    "mask": "a mask of the positions that count, and these data have none",
+    "teacher": "a teacher, and there is none: set its weight to 0, or name a teacher",
+    "teachers": "at least two teachers",
+}
+
+
+def wire(losses: Mapping[str, Loss], *, learner: nn.Module, teachers: Mapping[str, Teacher], probe: Batch) -> Objective:
+    """The objective that these losses make for this student and these teachers.
+
+    probe: a few samples on the device that trains. StageError: a loss needs what is not there, a tap does not exist,
+    shapes cannot be joined.
+    """
+    parts = [part for name, loss in losses.items() for part in _parts(name, loss, teachers)]
+    for part in parts:
+        _refuse_lack(part.name, part.term, teachers, probe)
+        _find_taps(part, losses[part.name.partition("@")[0]], learner, teachers, probe)
+    objective = Objective(parts).to(probe.x.device)
+    _tap_teachers(parts, teachers)
+    step = _look(learner, teachers, objective.taps(), probe)
+    for part in objective.parts:
+        part.term.build(step if part.teacher is None else step.only(part.teacher))
+    return objective.to(probe.x.device)
+
+
+def _parts(name: str, loss: Loss, teachers: Mapping[str, Teacher]) -> list[Weighted]:
+    """One term; or one for each teacher, where there are several and the term looks at one at a time."""
+    one = Weighted(name=name, term=make(name, loss.options), weight=loss.weight, ramp=loss.ramp)
+    if len(teachers) < 2 or one.term.every_teacher or "teacher" not in one.term.needs:
+        return [one]
+    return [
+        replace(one, name=f"{name}@{teacher}", term=make(name, loss.options), teacher=teacher) for teacher in teachers
+    ]
+
+
+def _refuse_lack(name: str, term: Term, teachers: Mapping[str, Teacher], probe: Batch) -> None:
+    there: set[Need] = {"view", "classmate", "models"}
+    there |= {"labels"} if probe.y is not None else set()
+    there |= {"index"} if probe.index is not None else set()
+    there |= {"mask"} if probe.mask is not None else set()
+    there |= {"teacher"} if teachers else set()
+    there |= {"teachers"} if len(teachers) > 1 else set()
+    for need in sorted(term.needs - there):
+        raise StageError(f"the loss {name} needs {LACKS[need]}")
+
+
+def _find_taps(part: Weighted, loss: Loss, learner: nn.Module, teachers: Mapping[str, Teacher], probe: Batch) -> None:
+    wanted = loss.taps if loss.taps is not None else part.term.place
+    if wanted is None:
+        return
+    teacher = None
+    if "teacher" in part.term.needs:
+        teacher = teachers[part.teacher] if part.teacher else next(iter(teachers.values()))
+        if teacher.module is None:
+            raise StageError(f"the loss {part.name} looks into its teacher, and this one tells only its answers")
+    x = probe.x if probe.teacher_x is None else probe.teacher_x
+    part.term.pairs = resolve(
+        wanted,
+        student=outline(learner, probe.x),
+        teacher=None if teacher is None or teacher.module is None else outline(teacher.module, x),
+        loss=part.name,
+    )
+
+
+def _tap_teachers(parts: list[Weighted], teachers: Mapping[str, Teacher]) -> None:
+    for name, teacher in teachers.items():
+        mine = [part for part in parts if part.teacher in (None, name) and "teacher" in part.term.needs]
+        teacher.taps = tuple(dict.fromkeys(theirs for part in mine for _, theirs in part.term.pairs))
+
+
+def _look(learner: nn.Module, teachers: Mapping[str, Teacher], taps: tuple[str, ...], probe: Batch) -> Step:
+    """One pass without a trace: no gradient, no batch statistics, no random number used up."""
+    was_training = learner.training
+    learner.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        student: Out = answer(learner, probe.x, taps)
+        if probe.view is not None:
+            student = replace(student, view=answer(learner, probe.view, taps))
+        answers = {name: teacher.see(probe) for name, teacher in teachers.items()}
+    learner.train(was_training)
+    models = {name: teacher.module for name, teacher in teachers.items() if teacher.module is not None}
+    return Step(batch=probe, student=student, teachers=answers, progress=0.0, learner=learner, models=models)
