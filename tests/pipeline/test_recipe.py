@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgepress.pipeline import plan, recipe
 from edgepress.pipeline.recipe import STAGES, Recipe
@@ -43,7 +44,7 @@ def test_options_override_the_file() -> None:
 def test_every_setting_of_every_stage_can_be_set_by_option() -> None:
     for name, stage in STAGES.items():
         for key, value in vars(stage()).items():
-            text = "[a]" if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+            text = "[a]" if isinstance(value, tuple) else yaml.safe_dump(value)
             assert getattr(load(GOOD, (f"{name}.{key}", text)), name) is not None
 
 
