@@ -170,6 +170,7 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         memory_mb=Memory(
             peak_rss=memory["peak"],
             phases={phase: value for phase, value in memory.items() if phase != "peak"},
+            system_drop=facts.get("system_drop_mb"),
             where=where,
         )
         if memory

@@ -156,6 +156,7 @@ def _facts(
         "all_cores": latency_facts(mine.all_cores),
         "throughput": throughputs(mine, batch=found.batch),
         "memory_mb": mine.memory_mb,
+        "system_drop_mb": mine.system_drop_mb,
         "cold_start": mine.cold_start_ms,
         "energy": energy_facts(mine.energy),
         "int8": mine.int8,

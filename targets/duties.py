@@ -85,6 +85,7 @@ def memory_by_phase(job: Job, folder: Path, events: Events) -> dict[str, Any]:
     _pin(engine.threads)
     sample = np.load(folder / SAMPLE)
     phases = {"start": memory.now_mb()}
+    left_mb = [memory.available_mb()]
     cold_start: dict[str, float] = {}
     try:
         runtime = target(engine.runtime)
@@ -97,6 +98,7 @@ def memory_by_phase(job: Job, folder: Path, events: Events) -> dict[str, Any]:
         with _timed(cold_start, "load_ms"):
             session = runtime.load(engine.path, precision=engine.precision, threads=engine.threads)
         phases["load"] = memory.now_mb()
+        left_mb.append(memory.available_mb())
         with _timed(cold_start, "first_ms"):
             session(sample)
         phases["first"] = memory.now_mb()
@@ -104,10 +106,12 @@ def memory_by_phase(job: Job, folder: Path, events: Events) -> dict[str, Any]:
             session(sample)
             events.at(engine.name, f"memory of {engine.name}", 0.9)
         phases["steady"] = memory.now_mb()
+        left_mb.append(memory.available_mb())
     except Exception as error:
         events.failed(engine.name, error)
         return {}
-    return {"phases": phases, "cold_start": cold_start}
+    known = [value for value in left_mb if value is not None]
+    return {"phases": phases, "cold_start": cold_start, "system_drop_mb": known[0] - min(known) if known else None}
 
 
 def energy_in_turn(job: Job, folder: Path, events: Events) -> dict[str, Any]:

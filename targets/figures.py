@@ -18,7 +18,8 @@ class Figures:
     latency: one sample at a time, pinned to as many CPUs as the engine has threads. all_cores: the same with
     every core. batched: whole batches, pinned. memory_mb: resident MiB of a process that runs only this engine,
     after each phase (start, runtime, load, first, steady), and "peak". anonymous_mb: the same phases without
-    what libraries could share. outputs: the first output for every image, by split. int8: what the runtime
+    what libraries could share. system_drop_mb: how much less the whole system had available, on boards whose GPU takes
+    its memory from there too. outputs: the first output for every image, by split. int8: what the runtime
     really ran in INT8. cold_start_ms: once, in a fresh process: to import the runtime ("runtime_ms"), to load
     the model ("load_ms"), and for the first answer ("first_ms"). failed: why this engine is not to be used,
     whatever else was measured of it.
@@ -29,6 +30,7 @@ class Figures:
     batched: Latency | None = None
     memory_mb: dict[str, float] | None = None
     anonymous_mb: dict[str, float] | None = None
+    system_drop_mb: float | None = None
     outputs: dict[str, NDArray[np.float32]] | None = None
     int8: dict[str, Any] | None = None
     cold_start_ms: dict[str, float] | None = None

@@ -33,6 +33,11 @@ def describe(*, root: Path = ROOT, run: Run = run) -> dict[str, Any] | None:
     }
 
 
+def is_one(*, root: Path = ROOT) -> bool:
+    """Is this a Jetson? Its CPU and GPU share one memory."""
+    return text(root / "etc/nv_tegra_release") is not None
+
+
 def linux_for_tegra(release: str) -> str | None:
     """`36.4.3` from the first line of /etc/nv_tegra_release."""
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)

@@ -1,8 +1,10 @@
-"""How much memory does this process hold, now and at most?"""
+"""How much memory does this process hold, now and at most, and how much does the system have left?"""
 
 import contextlib
 import sys
 from pathlib import Path
+
+from . import small_files
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -19,6 +21,12 @@ def now_mb() -> dict[str, float]:
         names = {"resident": "VmRSS", "anonymous": "RssAnon", "peak": "VmHWM"}
         return {name: int(lines[field].split()[0]) / 1024 for name, field in names.items() if field in lines}
     return _peak_only()
+
+
+def available_mb(*, root: Path = small_files.ROOT) -> float | None:
+    """MiB that programs could still take, by the kernel's own estimate; None off Linux."""
+    found = small_files.field(root / "proc/meminfo", "MemAvailable")
+    return int(found.split()[0]) / 1024 if found else None
 
 
 def forget_peak() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import child, energy
+from . import child, energy, jetson
 from .caveats import Caveat
 from .figures import Figures
 from .jobs import Engine, Job, unpack
@@ -140,6 +140,7 @@ def memory(run: Run, engines: Sequence[Engine]) -> None:
             if "peak" in phases["steady"]
             else None,
             anonymous_mb=_by_phase(phases, "anonymous") or None,
+            system_drop_mb=outcome.result["system_drop_mb"] if jetson.is_one() else None,
             cold_start_ms=outcome.result["cold_start"],
         )
 

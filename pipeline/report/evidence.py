@@ -76,7 +76,14 @@ def memory(report: Report, where: Where, *, drawing: Markup | None) -> Markup:
         return section("memory", "Memory", missing("Memory by phase"))
     caption = "Resident memory of a fresh process that only runs this model, after each phase."
     phases, lines = _phases(report, where)
-    body = table("phases", "MiB after each phase, and at the peak", ("Variant", *phases, "peak"), lines)
+    last = ("peak", "system's drop") if _shared_memory(report, where) else ("peak",)
+    body = table("phases", "MiB after each phase, and at the peak", ("Variant", *phases, *last), lines)
+    told = element(
+        "p",
+        "What the runtime's own arena holds is part of these figures; the Python interfaces of ONNX Runtime and of "
+        "OpenVINO's CPU plug-in do not tell it apart.",
+        class_="note",
+    )
     return section(
         "memory",
         "Memory",
@@ -84,6 +91,7 @@ def memory(report: Report, where: Where, *, drawing: Markup | None) -> Markup:
         legend(report),
         figure(drawing, caption, class_="beside"),
         body,
+        told,
     )
 
 
@@ -96,8 +104,18 @@ def _phases(report: Report, where: Where) -> tuple[list[str], list[list[str]]]:
         found = [known.phases.get(phase) for phase in phases] if known else [None] * len(phases)
         cells = [words.NOT_MEASURED if value is None else words.number(value) for value in found]
         peak = words.number(known.peak_rss) if known else words.NOT_MEASURED
-        lines.append([name(index, variant.name, is_chosen=variant.name == report.chosen.name), *cells, peak])
+        line = [name(index, variant.name, is_chosen=variant.name == report.chosen.name), *cells, peak]
+        if _shared_memory(report, where):
+            drop = known.system_drop if known else None
+            line.append(words.NOT_MEASURED if drop is None else words.number(drop))
+        lines.append(line)
     return phases, lines
+
+
+def _shared_memory(report: Report, where: Where) -> bool:
+    """Was the drop of the system's memory measured, as it is where CPU and GPU share one?"""
+    figures = [here(variant.memory_mb, where) for variant in report.variants]
+    return any(figure is not None and figure.system_drop is not None for figure in figures)
 
 
 def _quantiles(figure: Latency | None) -> tuple[str, ...]:

@@ -126,6 +126,9 @@ class Memory(_Part):
 
     peak_rss: float
     phases: dict[str, float] = Field(description="resident after each phase: start, runtime, load, first, steady")
+    system_drop: float | None = Field(
+        None, description="how much less the system had available, where CPU and GPU share one memory"
+    )
     where: Where
 
 

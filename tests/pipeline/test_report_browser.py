@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 
 import pytest
+from data_folders import needed
 from PIL import Image
 from report_sample import sample_report
 
@@ -88,9 +90,31 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def mnist_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a real run, cut short: the example recipe on a twentieth of MNIST."""
+    data, out = needed("mnist/raw"), tmp_path_factory.mktemp("mnist")
+    recipe = Path(__file__).resolve().parents[2] / "examples" / "mnist.yaml"
+    short = ["data.limit=3000", "train.epochs=2", "distill.epochs=1", "prune.epochs=1", "profile.seconds=2"]
+    words = ["-m", "edgepress", str(recipe), "--data", f"mnist:{data}", "--out", str(out / "run")]
+    words += [word for setting in short for word in ("--set", setting)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode in (0, 4), done.stderr  # so little training may miss the budget
+    return out / "run" / "report.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_of_a_real_run_shows_every_section(mnist_page: Path, scheme: str) -> None:
+    check_page(mnist_page, scheme=scheme, width=1280)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
 def test_every_section_and_drawing_is_visible_and_nothing_is_fetched(page: Path, scheme: str, width: int) -> None:
+    check_page(page, scheme=scheme, width=width)
+
+
+def check_page(page: Path, *, scheme: str, width: int) -> None:
     found = probed(page, scheme=scheme, width=width)
     boxes, drawings = found["boxes"], found["drawings"]
     assert isinstance(boxes, list)

@@ -27,3 +27,10 @@ def test_without_proc_the_peak_is_still_known(monkeypatch: pytest.MonkeyPatch) -
     found = memory.now_mb()
     assert "anonymous" not in found
     assert found["peak"] >= 0.5 * expected
+
+
+def test_what_is_available_is_read_from_the_kernel(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  4059652 kB\nMemFree:  512 kB\nMemAvailable:  2097152 kB\n")
+    assert memory.available_mb(root=tmp_path) == 2048
+    assert memory.available_mb(root=tmp_path / "nowhere") is None
