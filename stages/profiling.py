@@ -16,7 +16,7 @@ from ..targets.bundle import write_bundle
 from ..targets.errors import StageError
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.measure import Engine, Measurement, measure
-from ..targets.statistics import paired_drop, wilson
+from ..targets.statistics import disagreements, mcnemar, paired_drop, wilson
 from .artifact import Artifact, Context, ExportedFile, Record
 from .comparison import agrees, compare
 from .data import Split, loader
@@ -174,7 +174,9 @@ def _facts(
     if name != "baseline" and baseline is not None:
         before = baseline["test"].argmax(axis=1) == labels["test"]
         drop, low, high = paired_drop(before, right["test"])
+        lost, gained = disagreements(before, right["test"])
         facts["accuracy"] |= {"drop": drop, "drop_ci95": (low, high)}
+        facts["accuracy"] |= {"lost": lost, "gained": gained, "mcnemar_p": mcnemar(lost, gained)}
     return facts
 
 

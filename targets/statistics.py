@@ -140,13 +140,31 @@ def paired_drop(baseline_right: NDArray[np.bool_], other_right: NDArray[np.bool_
     if baseline_right.shape != other_right.shape or baseline_right.size == 0:
         raise ValueError(f"not the same images: {baseline_right.shape} and {other_right.shape}")
     count = baseline_right.size
-    lost = int(np.count_nonzero(baseline_right & ~other_right))
-    gained = int(np.count_nonzero(~baseline_right & other_right))
+    lost, gained = disagreements(baseline_right, other_right)
     lost_share = (lost + 1) / (count + 2)
     gained_share = (gained + 1) / (count + 2)
     centre = lost_share - gained_share
     half = Z95 * math.sqrt((lost_share + gained_share - centre**2) / (count + 2))
     return 100 * (lost - gained) / count, 100 * max(-1.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def disagreements(baseline_right: NDArray[np.bool_], other_right: NDArray[np.bool_]) -> tuple[int, int]:
+    """Images that only the baseline has right, and images that only the other has right."""
+    return (
+        int(np.count_nonzero(baseline_right & ~other_right)),
+        int(np.count_nonzero(~baseline_right & other_right)),
+    )
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """How often chance alone would divide the disagreements as unequally: McNemar's test, exact and two-sided.
+
+    Each disagreement falls to either side with equal chance where the two networks are equally good (McNemar, 1947,
+    Psychometrika 12). 1 where they never disagree.
+    """
+    count = lost + gained
+    tail = sum(math.comb(count, few) for few in range(min(lost, gained) + 1))
+    return min(1.0, 2 * tail / 2**count)
 
 
 def _round_medians(latency: Latency) -> NDArray[np.float64]:

@@ -97,6 +97,9 @@ class Accuracy(_Part):
     where: Where
     drop: float | None = Field(None, description="points below the baseline on the same images")
     drop_ci95: Interval | None = Field(None, description="paired, so tighter than the two intervals apart")
+    lost: int | None = Field(None, description="images that the baseline has right and this one wrong")
+    gained: int | None = Field(None, description="images that this one has right and the baseline wrong")
+    mcnemar_p: float | None = Field(None, description="exact and two-sided: chance alone would divide them so")
 
 
 class Latency(_Part):

@@ -137,6 +137,8 @@ def _accuracy(variant: Variant, where: Where, *, is_baseline: bool) -> tuple[Mar
     if known.drop_ci95 is not None:
         low, high = known.drop_ci95
         about.append(f"95 % interval {words.signed(-high, 1)} to {words.signed(-low, 1)}")
+    if known.mcnemar_p is not None:
+        about.append(f"{known.lost} images lost, {known.gained} won (McNemar p {words.p_value(known.mcnemar_p)})")
     return itself, _tile("Accuracy change", f"{words.signed(-known.drop, 1)} points", *about)
 
 

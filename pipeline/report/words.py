@@ -84,6 +84,11 @@ def change(figure: Accuracy | None) -> str:
     return f"{text} ({signed(-high, decimals)} to {signed(-low, decimals)})"
 
 
+def p_value(value: float) -> str:
+    """`= 0.03`, or `< 0.001` where more digits would say nothing."""
+    return "< 0.001" if value < 0.001 else f"= {number(value, 3 if value < 0.01 else 2)}"
+
+
 def parity(figure: Parity | None) -> str:
     if figure is None:
         return NOT_MEASURED

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgepress.targets.statistics import LOADED_AGAIN, Latency, paired_drop, ratio, wilson
+from edgepress.targets.statistics import LOADED_AGAIN, Latency, mcnemar, paired_drop, ratio, wilson
 
 ROUNDS = st.lists(st.lists(st.floats(0.001, 1000), min_size=1, max_size=8).map(tuple), min_size=1, max_size=12).map(
     tuple
@@ -170,3 +170,14 @@ def test_about_95_in_100_intervals_hold_the_true_drop() -> None:
 def test_answers_to_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="not the same images"):
         paired_drop(np.ones(3, dtype=bool), np.ones(4, dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (0, 6, 2 / 64), (9, 1, 22 / 1024)]
+)
+def test_mcnemar_counts_how_often_chance_divides_disagreements_so(lost: int, gained: int, p: float) -> None:
+    assert mcnemar(lost, gained) == pytest.approx(p)
+
+
+def test_mcnemar_takes_thousands_of_disagreements() -> None:
+    assert mcnemar(2600, 2400) == pytest.approx(0.0049, abs=0.0003)  # the normal approximation gives 0.0049
