@@ -54,10 +54,14 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTimes:
-    """Every layer of one engine, in the order in which they ran."""
+    """Every layer of one engine, in the order in which they ran.
+
+    arena_mb: MiB that the runtime's own allocator held at most, weights included; None where it does not tell.
+    """
 
     layers: tuple[Layer, ...]
     runs: int
+    arena_mb: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -150,7 +154,7 @@ def pack(times: LayerTimes) -> dict[str, Any]:
 
 def unpack(values: Mapping[str, Any]) -> LayerTimes:
     layers = tuple(Layer(**{**layer, "sources": tuple(layer["sources"])}) for layer in values["layers"])
-    return LayerTimes(layers=layers, runs=values["runs"])
+    return LayerTimes(layers=layers, runs=values["runs"], arena_mb=values["arena_mb"])
 
 
 def facts(times: LayerTimes) -> dict[str, Any]:
@@ -163,6 +167,7 @@ def facts(times: LayerTimes) -> dict[str, Any]:
         "runs": times.runs,
         "int8_share": times.int8_share,
         "conversion_share": times.conversion_share,
+        "arena_mb": times.arena_mb,
         "layers": [
             {
                 "layer": layer.layer or layer.node,

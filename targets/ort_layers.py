@@ -17,6 +17,7 @@ from .layers import CONVERSIONS, LEAST_RUNS, MOST_RUNS, SKIPPED_RUNS, Layer, Lay
 from .ort import FLOAT_KINDS, INT8_KINDS, open_session
 
 KERNEL = "_kernel_time"
+HELD = "mem_arena_held"  # bytes, older releases do not write it
 PRECISIONS = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8", "bfloat16": "bf16"}
 
 
@@ -39,7 +40,12 @@ def from_events(events: Sequence[Mapping[str, Any]], *, runs: int) -> LayerTimes
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith(KERNEL):
             found.setdefault(f"{event['args'].get('node_index', '')} {event['name']}", []).append(event)
-    return LayerTimes(layers=tuple(_layer(calls) for calls in found.values()), runs=runs - SKIPPED_RUNS)
+    held = [int(call["args"][HELD]) for calls in found.values() for call in calls if HELD in call["args"]]
+    return LayerTimes(
+        layers=tuple(_layer(calls) for calls in found.values()),
+        runs=runs - SKIPPED_RUNS,
+        arena_mb=max(held) / 2**20 if held else None,
+    )
 
 
 def _layer(calls: Sequence[Mapping[str, Any]]) -> Layer:

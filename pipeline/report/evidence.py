@@ -78,12 +78,7 @@ def memory(report: Report, where: Where, *, drawing: Markup | None) -> Markup:
     phases, lines = _phases(report, where)
     last = ("peak", "system's drop") if _shared_memory(report, where) else ("peak",)
     body = table("phases", "MiB after each phase, and at the peak", ("Variant", *phases, *last), lines)
-    told = element(
-        "p",
-        "What the runtime's own arena holds is part of these figures; the Python interfaces of ONNX Runtime and of "
-        "OpenVINO's CPU plug-in do not tell it apart.",
-        class_="note",
-    )
+    told = element("p", _arenas(report), class_="note")
     return section(
         "memory",
         "Memory",
@@ -110,6 +105,15 @@ def _phases(report: Report, where: Where) -> tuple[list[str], list[list[str]]]:
             line.append(words.NOT_MEASURED if drop is None else words.number(drop))
         lines.append(line)
     return phases, lines
+
+
+def _arenas(report: Report) -> str:
+    """What the runtime's own allocator held, in a sentence."""
+    known = [(one.name, one.layers.arena_mb) for one in report.variants if one.layers and one.layers.arena_mb]
+    if not known:
+        return "What the runtime's own allocator holds is part of these figures; the runtime does not tell it apart."
+    listed = ", ".join(f"{name} {words.mib(held)}" for name, held in known)
+    return f"Of these figures the runtime's own allocator (its arena) held at most: {listed}."
 
 
 def _shared_memory(report: Report, where: Where) -> bool:

@@ -227,6 +227,7 @@ class LayerTimes(_Part):
     runs: int
     int8_share: float = Field(description="0 to 1: of the time, computing in INT8")
     conversion_share: float = Field(description="0 to 1: of the time, between precisions and memory layouts")
+    arena_mb: float | None = Field(None, description="MiB that the runtime's allocator held at most, where it tells")
     layers: list[LayerTime] = Field(description="the costliest first")
 
 

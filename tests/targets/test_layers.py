@@ -92,6 +92,13 @@ def test_layer_times_survive_their_way_between_processes() -> None:
     assert layers.unpack(layers.pack(times)) == times
 
 
+def test_only_a_runtime_that_tells_has_an_arena(network: Builder, images: Images) -> None:
+    told = read(network(channels=64, batch=1), "onnxruntime", images[:1]).arena_mb
+    assert told is not None
+    assert 0.01 < told < 500
+    assert read(network(channels=64, batch=1), "openvino", images[:1]).arena_mb is None
+
+
 def test_the_first_runs_and_single_interruptions_do_not_count() -> None:
     durations = [9000, 900, 90, 40, 30, *[10, 12] * 20, 5000]
     events: list[dict[str, Any]] = [
