@@ -17,14 +17,7 @@ from ..errors import StageError
 
 MOST_BYTES = 256 * 2**20
 NAME = re.compile(r'("name" : ")(.*)(", "timeMs" : )')
-PRECISIONS = (
-    ("int8", "int8"),
-    ("fp16", "fp16"),
-    ("half", "fp16"),
-    ("bf16", "bf16"),
-    ("fp32", "fp32"),
-    ("float", "fp32"),
-)
+PRECISIONS = {"int8": "int8", "bf16": "bf16", "fp16": "fp16", "half": "fp16", "fp32": "fp32", "float": "fp32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +104,7 @@ def _tensors(value: object) -> list[str]:
 
 def _precision(words: str) -> str | None:
     lowered = words.lower()
-    return next((precision for word, precision in PRECISIONS if word in lowered), None)
+    return next((precision for word, precision in PRECISIONS.items() if word in lowered), None)
 
 
 def _list(text: str, what: str) -> Sequence[Mapping[str, Any]]:
