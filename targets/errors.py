@@ -28,6 +28,14 @@ class StageError(EdgepressError):
     exit_code = 5
 
 
+class DeviceError(StageError):
+    """A board cannot be reached, or does not do what it was asked to."""
+
+
+class LostConnectionError(DeviceError):
+    """The connection to a board broke; trying again can help."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'prune'?` for a near miss, else the whole list."""
     known = sorted(known)
