@@ -57,13 +57,16 @@ def build_flags(version: str, *, precisions: Sequence[str], workspace_mb: int) -
     return flags
 
 
-def timing_flags(version: str) -> list[str]:
+def timing_flags(version: str, *, seconds: float = 15.0, warmup_seconds: float = 2.0) -> list[str]:
     """What trtexec of that version wants to hear to time an engine, with the same meaning in all versions.
+
+    seconds: of timing; trtexec takes whole ones. warmup_seconds: before them.
 
     Data transfers are counted, CUDA graphs and spinning are not used: the defaults before 11, which turned
     them round.
     """
-    flags = ["--warmUp=2000", "--duration=15", "--iterations=200", "--avgRuns=10"]
+    flags = [f"--warmUp={round(1000 * warmup_seconds)}", f"--duration={max(1, round(seconds))}", "--iterations=200"]
+    flags.append("--avgRuns=10")
     if version_tuple(version) >= STRONGLY_TYPED:
         flags.extend(["--includeDataTransfers", "--noCudaGraph", "--noSpinWait"])
     return flags

@@ -1,0 +1,38 @@
+"""The command line of the script on the board: every command prints one JSON document."""
+
+import argparse
+import json
+import sys
+
+import jobs
+import probe
+import sessions
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="edgepress-board")
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    parser.add_argument("argument", nargs="?")
+    options = parser.parse_args()
+    try:
+        answer = COMMANDS[options.command](options.argument)
+    except jobs.JobError as problem:
+        answer = {"problem": str(problem)}
+    if answer is not None:
+        json.dump(answer, sys.stdout)
+        sys.stdout.write("\n")
+
+
+COMMANDS = {
+    "probe": lambda _: probe.everything(),
+    "start": jobs.start,
+    "status": jobs.status,
+    "stop": jobs.stop,
+    "work": jobs.work,
+    "clean": jobs.clean,
+    "part": sessions.part,
+    "restore-clocks": lambda _: jobs.restore_clocks(),
+}
+
+if __name__ == "__main__":
+    main()

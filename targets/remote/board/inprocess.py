@@ -1,0 +1,62 @@
+"""A job with a runtime that Python loads: ONNX Runtime or OpenVINO, as it is installed on the board.
+
+Each part runs in a fresh process: the timing in turn, and the memory of each engine by itself.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import system
+from jobs import JobError
+
+
+def carry_out(folder, manifest, say):
+    names = [engine["name"] for engine in manifest["engines"]]
+    failed = {}
+    for number, name in enumerate(names):
+        say("profiling", "memory of %s" % name, 0.2 * number / len(names))
+        found = _part(folder, manifest, "memory", name)
+        if "why" in found:
+            failed[name] = found["why"]
+    left = [name for name in names if name not in failed]
+    if not left:
+        raise JobError("no engine runs here: %s" % "; ".join("%s: %s" % pair for pair in sorted(failed.items())))
+    say("timing", "%s in turn" % ", ".join(left), 0.2)
+    found = _part(folder, manifest, "timing", ",".join(left))
+    if "why" in found:
+        raise JobError("the timing failed: %s" % found["why"])
+    for number, name in enumerate(left):
+        if manifest.get("evaluation"):
+            say("answering", name, 0.6 + 0.4 * number / len(left))
+            _part(folder, manifest, "answers", name)
+
+
+def _part(folder, manifest, part, names):
+    """Run one part in a process of its own and return what it found."""
+    result = os.path.join(folder, "results", "%s-%s.json" % (part, names if part != "timing" else "all"))
+    known = system.read(result)
+    if known is not None:
+        return known
+    log = result[: -len(".json")] + ".log"
+    words = [sys.executable, os.path.abspath(sys.argv[0]), "part", json.dumps([folder, part, names, result])]
+    seconds = manifest["limits"]["step_seconds"]
+    try:
+        ended = system.run(words, log, seconds, folder)
+    except subprocess.SubprocessError as error:
+        raise JobError(str(error))
+    found = system.read(result)
+    if found is None:
+        found = {"why": "%s: %s" % (ended.why or "it left no result", _end(log))}
+        system.write(result, found)
+    return found
+
+
+def _end(log):
+    try:
+        with open(log, "rb") as file:
+            lines = file.read(1 << 20).decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return "no log"
+    return lines[-1][:300] if lines else "it said nothing"

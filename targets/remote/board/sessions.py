@@ -1,0 +1,169 @@
+"""Engines in this process: timed in turn, asked for answers, and watched while they load."""
+
+import json
+import os
+import random
+import time
+
+import system
+
+WINDOW = 20
+STEADY = 0.02
+MOST_WARMUP_SECONDS = 2.0
+VISIT_SECONDS = 0.025
+MOST_CALLS = 200
+STEADY_CALLS = 20
+
+
+def part(words):
+    """One part of a job: [folder, part, names, where the result goes]."""
+    folder, what, names, result = json.loads(words)
+    with open(os.path.join(folder, "manifest.json")) as file:
+        manifest = json.load(file)
+    chosen = [engine for engine in manifest["engines"] if engine["name"] in names.split(",")]
+    _pin(manifest.get("threads", 1))
+    parts = {"memory": _memory, "timing": _timing, "answers": _answers}
+    system.write(result, parts[what](folder, manifest, chosen))
+
+
+def _load(folder, manifest, engine):
+    """A function from an array to the first output."""
+    path, threads = os.path.join(folder, engine["model"]), manifest.get("threads", 1)
+    if manifest["runtime"] == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return lambda batch: session.run(None, {name: batch})[0]
+    import openvino
+
+    core = _cores.setdefault("core", openvino.Core())
+    hints = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": hints[engine["precision"]],
+    }  # fmt: skip
+    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    bound = []
+
+    def call(batch):
+        if not bound or bound[0] is not batch:
+            request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+            bound[:] = [batch]
+        return request.infer(None).to_tuple()[0]
+
+    return call
+
+
+_cores = {}
+
+
+def _sample(folder, manifest):
+    import numpy
+
+    entry = manifest["input"]
+    return numpy.fromfile(os.path.join(folder, entry["file"]), dtype=entry["dtype"]).reshape(entry["shape"])
+
+
+def _memory(folder, manifest, engines):
+    phases = {"start": _now()}
+    times = {}
+    began = time.perf_counter()
+    __import__(manifest["runtime"])
+    times["runtime_ms"] = 1000 * (time.perf_counter() - began)
+    phases["runtime"] = _now()
+    sample = _sample(folder, manifest)
+    began = time.perf_counter()
+    call = _load(folder, manifest, engines[0])
+    times["load_ms"] = 1000 * (time.perf_counter() - began)
+    phases["load"] = _now()
+    began = time.perf_counter()
+    call(sample)
+    times["first_ms"] = 1000 * (time.perf_counter() - began)
+    phases["first"] = _now()
+    for _ in range(STEADY_CALLS):
+        call(sample)
+    phases["steady"] = _now()
+    return {"phases": phases, "cold_start": times}
+
+
+def _timing(folder, manifest, engines):
+    """As on the machine that sent this: shuffled rounds, visits of about 25 ms, every sample kept, in milliseconds."""
+    sample = _sample(folder, manifest)
+    calls = {engine["name"]: _load(folder, manifest, engine) for engine in engines}
+    per_visit, warmups = {}, {}
+    for name, call in calls.items():
+        warmups[name], typical = _warm_up(call, sample)
+        per_visit[name] = max(1, min(MOST_CALLS, round(VISIT_SECONDS / max(typical, 1e-7))))
+    order, rng = list(calls), random.Random(manifest["seed"])
+    samples = {name: [] for name in calls}
+    visited = {name: [] for name in calls}
+    began = time.perf_counter()
+    while time.perf_counter() - began < manifest["seconds"] or len(samples[order[0]]) < 3:
+        rng.shuffle(order)
+        for name in order:
+            call = calls[name]
+            call(sample)
+            visited[name].append(time.perf_counter() - began)
+            visit = []
+            for _ in range(per_visit[name]):
+                before = time.perf_counter()
+                call(sample)
+                visit.append(1000 * (time.perf_counter() - before))
+            samples[name].append(visit)
+    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups}
+
+
+def _warm_up(call, sample):
+    times, began = [], time.perf_counter()
+    while True:
+        before = time.perf_counter()
+        call(sample)
+        times.append(time.perf_counter() - before)
+        if len(times) >= 2 * WINDOW and len(times) % WINDOW == 0:
+            last, earlier = _median(times[-WINDOW:]), _median(times[-2 * WINDOW : -WINDOW])
+            if abs(last - earlier) <= STEADY * earlier:
+                break
+        if len(times) >= 2 and time.perf_counter() - began > MOST_WARMUP_SECONDS:
+            break
+    return len(times), _median(times[-2 * WINDOW :])
+
+
+def _answers(folder, manifest, engines):
+    import numpy
+
+    evaluation = manifest["evaluation"]
+    images = numpy.memmap(
+        os.path.join(folder, evaluation["files"][0]), dtype=evaluation["dtype"], mode="r",
+        shape=tuple(evaluation["shape"]),
+    )  # fmt: skip
+    call = _load(folder, manifest, engines[0])
+    found = [numpy.array(call(numpy.array(images[number : number + 1]))) for number in range(len(images))]
+    outputs = numpy.concatenate(found).astype(numpy.float32)
+    name = "outputs-%s.bin" % engines[0]["name"]
+    outputs.tofile(os.path.join(folder, "results", name))
+    return {"file": name, "shape": list(outputs.shape)}
+
+
+def _now():
+    found = {}
+    for line in (system.text("/proc/self/status") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key in ("VmRSS", "RssAnon", "VmHWM"):
+            found[key] = int(value.split()[0]) / 1024.0
+    return {"resident": found.get("VmRSS"), "anonymous": found.get("RssAnon"), "peak": found.get("VmHWM")}
+
+
+def _median(values):
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0
+
+
+def _pin(threads):
+    allowed = sorted(os.sched_getaffinity(0))
+    if threads < len(allowed):
+        os.sched_setaffinity(0, set(allowed[-threads:]))

@@ -1,0 +1,300 @@
+"""What a job on a board found, as the same figures that a measurement on this machine has."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics as plain
+import zlib
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..caveats import Caveat, caveats
+from ..energy import Energy
+from ..errors import DeviceError, StageError
+from ..figures import Figures, Measurement
+from ..reliability import unreliable
+from ..statistics import Latency
+from ..tensorrt_tool import advice, files, log
+from .boards import BoardFacts
+from .device import Results
+from .work import Work
+
+MOST_BYTES = 512 * 2**20  # of one unpacked file
+WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatrixMultiply", "Gemm", "CaskConvolution")
+TELLING_POWER_SAMPLES = 20
+
+
+def measurement(
+    work: Work, results: Results, *, facts: BoardFacts, splits: Mapping[str, int], threads: int
+) -> Measurement:
+    """splits: how many of the inputs belong to each split, in their order.
+
+    DeviceError: what came back is damaged. An engine that failed there keeps the reason in its `failed`.
+    """
+    reader = _Reader(work, results, splits=splits, threads=threads)
+    tensorrt = work.manifest["runtime"] == "tensorrt"
+    figures, told = reader.of_tensorrt() if tensorrt else reader.in_process()
+    timed = {name: one.latency for name, one in figures.items() if one.latency}
+    machine = describe(facts)
+    version = facts.tensorrt if tensorrt else facts.runtimes.get(work.manifest["runtime"])
+    return Measurement(
+        figures=figures,
+        machine=machine,
+        caveats=[*told, *caveats(timed, machine)],
+        versions={work.manifest["runtime"]: version or "unknown"},
+        not_measured=reader.not_measured,
+        unreliable=unreliable(timed),
+    )
+
+
+def describe(facts: BoardFacts) -> dict[str, Any]:
+    """The board as the report's machine section shows it."""
+    found: dict[str, Any] = {
+        "cpu": facts.cpu or facts.model,
+        "board": facts.model,
+        "usable_cores": facts.cpus,
+        "memory_mb": facts.memory_mb,
+        "kernel": facts.kernel,
+        "load_1min": facts.load,
+        "temperatures_c": facts.temperatures_c,
+    }
+    if facts.l4t:
+        found["jetson"] = {
+            "linux_for_tegra": facts.l4t,
+            "jetpack": facts.jetpack,
+            "power_mode": facts.power_mode,
+            "clocks_held": facts.clocks_held,
+        }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+class _Reader:
+    def __init__(self, work: Work, results: Results, *, splits: Mapping[str, int], threads: int) -> None:
+        self.work, self.results, self.splits, self.threads = work, results, splits, threads
+        self.names = [engine["name"] for engine in work.manifest["engines"]]
+        self.not_measured: dict[str, str] = {}
+
+    def in_process(self) -> tuple[dict[str, Figures], list[Caveat]]:
+        timing = _mapping(self.results.json("timing-all.json"))
+        self.not_measured["energy"] = "the board's script measures energy only with TensorRT"
+        return {name: self._one_in_process(name, timing) for name in self.names}, []
+
+    def _one_in_process(self, name: str, timing: Mapping[str, Any]) -> Figures:
+        memory = _mapping(self.results.json(f"memory-{name}.json"))
+        answers = _mapping(self.results.json(f"answers-{name}.json"))
+        if "why" in memory or "why" in answers:
+            return Figures(failed=str(memory.get("why") or answers["why"])[:500])
+        phases = _mapping(memory.get("phases"))
+        resident = {phase: _number(_mapping(seen).get("resident")) for phase, seen in phases.items()}
+        peak = _number(_mapping(phases.get("steady")).get("peak"))
+        known = {phase: value for phase, value in resident.items() if value is not None}
+        return Figures(
+            latency=_latency(
+                _mapping(timing.get("samples_ms")).get(name),
+                _mapping(timing.get("visited_s")).get(name),
+                threads=self.threads,
+            ),
+            memory_mb={**known, "peak": peak} if peak is not None else None,
+            cold_start_ms={str(key): float(value) for key, value in _mapping(memory.get("cold_start")).items()} or None,
+            outputs=self._plain_outputs(name),
+        )
+
+    def _plain_outputs(self, name: str) -> dict[str, NDArray[np.float32]] | None:
+        told = _mapping(self.results.json(f"answers-{name}.json"))
+        data = self.results.read(str(told.get("file", "")))
+        if data is None:
+            return None
+        shape = tuple(int(size) for size in told.get("shape", ()))
+        if not shape or 4 * int(np.prod(shape)) != len(data):
+            raise DeviceError(f"the answers of {name} came back with {len(data)} bytes, which do not fit {shape}")
+        return self._by_split(np.frombuffer(data, dtype=np.float32).reshape(shape).copy(), name)
+
+    def of_tensorrt(self) -> tuple[dict[str, Figures], list[Caveat]]:
+        rounds = _mapping(self.results.json("rounds.json"))
+        told: list[Caveat] = []
+        found = {}
+        for name in self.names:
+            build = _mapping(self.results.json(f"build-{name}.json"))
+            said = log.read(_text(self.results.read(f"build-{name}.log")))
+            if not build.get("ok"):
+                found[name] = Figures(failed=_build_failure(build, said))
+                continue
+            try:
+                found[name] = self._one_of_tensorrt(name, rounds)
+            except StageError as error:
+                found[name] = Figures(failed=str(error))
+            told += [
+                Caveat(kind="tensorrt", about=name, sentence=warning[:200], advice=text)
+                for warning in said.warnings
+                for text in advice.advise([warning])
+            ]
+        if not any(one.energy for one in found.values()):
+            self.not_measured["energy"] = "the board has no power meter that can be read"
+        return found, told
+
+    def _one_of_tensorrt(self, name: str, rounds: Mapping[str, Any]) -> Figures:
+        timed = [_mapping(_mapping(one).get(name)) for one in _list(rounds.get("rounds"))]
+        visits, visited, started = [], [], 0.0
+        for number, one in enumerate(timed):
+            text = _unpacked(self.results.read(f"times-{name}-{number}.json.gz"))
+            if one.get("why") or text is None:
+                said = log.read(_unpacked(self.results.read(f"time-{name}-{number}.log.gz")) or "")
+                raise StageError(_sentence("it could not be timed", str(one.get("why")), said))
+            warmup = next(flag for flag in self._engine(name)["time"] if flag.startswith("--warmUp="))
+            samples = files.samples(text, warmup_ms=float(warmup.partition("=")[2]))
+            visits.append(samples.latency_ms)
+            visited.append(started)
+            started += samples.started_ms[-1] / 1000
+        if not visits:
+            raise StageError("no round of its timing came back")
+        peaks = [peak for one in timed if (peak := _number(one.get("peak_mb"))) is not None]
+        return Figures(
+            latency=Latency(samples_ms=tuple(visits), visited_s=tuple(visited), threads=self.threads),
+            memory_mb={"peak": max(peaks)} if peaks else None,
+            system_drop_mb=_drop(timed),
+            outputs=self._tool_outputs(name),
+            int8=self._precisions(name),
+            energy=_energy(timed, visits, idle_mw=_number(rounds.get("idle_mw"))),
+        )
+
+    def _tool_outputs(self, name: str) -> dict[str, NDArray[np.float32]] | None:
+        told = _mapping(self.results.json(f"answers-{name}.json"))
+        if not told or told.get("why"):
+            return None
+        rows = []
+        for file in _list(told.get("outputs")):
+            text = _unpacked(self.results.read(str(file)))
+            if text is None:
+                return None
+            rows.append(_first_output(text))
+        return self._by_split(np.concatenate(rows), name) if rows else None
+
+    def _precisions(self, name: str) -> dict[str, Any] | None:
+        data = self.results.read(f"layerinfo-{name}.json")
+        if data is None:
+            return None
+        layers = files.engine_layers(_text(data))
+        weighted = [layer for layer in layers if any(kind in layer.kind for kind in WEIGHTED)]
+        kinds: dict[str, int] = {}
+        for layer in weighted:
+            kinds[f"{layer.kind} {layer.precision}"] = kinds.get(f"{layer.kind} {layer.precision}", 0) + 1
+        return {
+            "int8_layers": sum(layer.precision in {"int8", "mixed"} for layer in weighted),
+            "weighted_layers": len(weighted),
+            "kinds": kinds,
+            "float_layers": [layer.name for layer in weighted if layer.precision not in {"int8", "mixed"}],
+        }
+
+    def _engine(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = next(one for one in self.work.manifest["engines"] if one["name"] == name)
+        return found
+
+    def _by_split(self, outputs: NDArray[np.float32], name: str) -> dict[str, NDArray[np.float32]]:
+        wanted = sum(self.splits.values())
+        if len(outputs) != wanted:
+            raise DeviceError(f"{name} answered {len(outputs)} samples where {wanted} were asked")
+        ends = np.cumsum(list(self.splits.values()))[:-1]
+        return dict(zip(self.splits, np.split(outputs, ends), strict=True))
+
+
+def _latency(samples: object, visited: object, *, threads: int) -> Latency | None:
+    visits = [tuple(_numbers(visit)) for visit in _list(samples)]
+    if not visits or not all(visits):
+        return None
+    return Latency(samples_ms=tuple(visits), visited_s=tuple(_numbers(visited)), threads=threads)
+
+
+def _energy(
+    timed: Sequence[Mapping[str, Any]], visits: Sequence[Sequence[float]], *, idle_mw: float | None
+) -> Energy | None:
+    watched = [_mapping(one.get("watched")) for one in timed]
+    means = [_number(one.get("mean_mw")) for one in watched]
+    if idle_mw is None or any(mean is None for mean in means) or not means:
+        return None
+    known = [mean for mean in means if mean is not None]
+    rounds_mj = [(mean - idle_mw) * plain.mean(visit) / 1000 for mean, visit in zip(known, visits, strict=True)]
+    few = min(int(_number(one.get("power_samples")) or 0) for one in watched) < TELLING_POWER_SAMPLES
+    why = "too few readings of the power meter in a round" if few else None
+    if why is None and plain.median(rounds_mj) <= 0:
+        why = "not to be told from what the board draws at rest"
+    return Energy(
+        rounds_mj=tuple(rounds_mj),
+        watts=plain.mean(known) / 1000,
+        rest_watts=idle_mw / 1000,
+        inferences=sum(map(len, visits)),
+        meter="INA3221 of the board",
+        why_not=why,
+    )
+
+
+def _drop(timed: Sequence[Mapping[str, Any]]) -> float | None:
+    drops = []
+    for one in timed:
+        before, least = _number(one.get("available_before_mb")), _number(one.get("least_available_mb"))
+        if before is not None and least is not None:
+            drops.append(before - least)
+    return max(drops) if drops else None
+
+
+def _build_failure(build: Mapping[str, Any], said: log.Log) -> str:
+    return _sentence("its engine could not be built", str(build.get("why") or "no result came back"), said)
+
+
+def _sentence(what: str, why: str, said: log.Log) -> str:
+    """What failed, what the tool said last, and what helps."""
+    parts = [f"{what} ({why[:200]})", *said.errors[-1:]]
+    return ": ".join(parts)[:600] + "".join(f". {text[0].upper()}{text[1:]}" for text in advice.advise(said.errors))
+
+
+def _first_output(text: str) -> NDArray[np.float32]:
+    """`--exportOutput` of one sample: a list of tensors, each with its dimensions and values."""
+    try:
+        first = _mapping(_list(json.loads(text))[0])
+        shape = tuple(int(size) for size in str(first["dimensions"]).split("x"))
+        values = np.array(_numbers(first["values"]), dtype=np.float32)
+        return values.reshape(shape)
+    except (ValueError, KeyError, IndexError, RecursionError) as error:
+        raise DeviceError(f"an answer of the engine is damaged ({type(error).__name__}: {error})") from None
+
+
+def _unpacked(data: bytes | None) -> str | None:
+    """A gzip file's text, with a limit: a small file can unpack to a very large one."""
+    if data is None:
+        return None
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+            found = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DeviceError(f"a file of the board is damaged ({error})") from None
+    if len(found) > MOST_BYTES:
+        raise DeviceError(f"a file of the board unpacks to more than {MOST_BYTES >> 20} MiB")
+    return _text(found)
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: object) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+    return float(value) if usable else None  # type: ignore[arg-type]
+
+
+def _numbers(value: object) -> list[float]:
+    found = [_number(one) for one in _list(value)]
+    if any(one is None for one in found):
+        raise DeviceError("a figure of the board is no number")
+    return [one for one in found if one is not None]
