@@ -61,7 +61,7 @@ UsePAM no
 StrictModes no
 PidFile {folder}/pid
 PermitRootLogin prohibit-password
-SetEnv EDGEPRESS_HOME={board}
+SetEnv EDGEPRESS_HOME={board} EDGEPRESS_TRTEXEC={folder}/trtexec
 LogLevel ERROR
 """
     )
