@@ -7,9 +7,9 @@ Source brings teachers' answers or samples, and a Player is something with an op
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,11 @@ class Batch:
     """Samples as a Source gives them.
 
     x: what the student takes: normalised images, or token numbers. y: labels, or None. index: each sample's place in
-    the data, or None. mask: where y and the logits count, of their shape without classes, or None for everywhere.
+    the data, or None. mask: where y and the logits count, of their shape without classes, or None for everywhere; of
+    texts that get one answer each, which tokens are no padding, (batch, length).
     teacher_x: what the teacher takes where that is something else. view: a second input for the student: another
-    variation of the same samples, or other samples of their classes.
+    variation of the same samples, or other samples of their classes. variant: which of each sample's fixed variations
+    this is, so that index and variant say what the teacher takes; None where it differs from time to time.
     """
 
     x: Tensor
@@ -50,6 +52,16 @@ class Batch:
     mask: Tensor | None = None
     teacher_x: Tensor | None = None
     view: Tensor | None = None
+    variant: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lasting:
+    """Samples that come again, in so many fixed variations of each. fingerprint: of all that determines them."""
+
+    fingerprint: str
+    count: int
+    variants: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +108,12 @@ class Step:
             yield self.student.feats[mine], teacher.feats[theirs]
 
     def only(self, name: str) -> Step:
-        """The same with a single teacher."""
+        """The same with a single teacher; `trust` is then how much it counts among the others."""
         models = {name: self.models[name]} if name in self.models else {}
-        return replace(self, teachers={name: self.teachers[name]}, models=models, trust=None)
+        place = list(self.teachers).index(name)
+        return replace(
+            self, teachers={name: self.teachers[name]}, models=models, trust=self.shares()[place : place + 1]
+        )
 
     def shares(self) -> Tensor:
         """(teachers, batch): how much each teacher counts for each sample."""
@@ -113,12 +128,16 @@ class Term(nn.Module):
 
     needs: what a Step must hold. place: where its features come from when the recipe names no taps: `@stages`,
     `@pool`, `@att` ..., or none at all. every_teacher: it looks at all teachers at once; the others are applied to
-    each teacher by itself. pairs: the taps that were found, set before `build`.
+    each teacher by itself. weighs_samples: with one of several teachers it multiplies by `step.shares()` itself, sample
+    by sample; the others are multiplied by the mean. any_classes: whether its teacher may tell other classes apart than
+    the student; None: where it has a place. pairs: the taps that were found, set before `build`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     place: ClassVar[str | None] = None
     every_teacher: ClassVar[bool] = False
+    weighs_samples: ClassVar[bool] = False
+    any_classes: ClassVar[bool | None] = None
 
     pairs: tuple[Pair, ...] = ()
 
@@ -199,24 +218,22 @@ class Objective(nn.Module):
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each term's own value before its weight; a term that weighs nothing now is not computed."""
-        values: dict[str, Tensor] = {}
+        values = {part.name: self.value(part, step) for part in self.parts if self.weight(part, step) != 0}
+        return self.total(values, step), values
+
+    def total(self, values: Mapping[str, Tensor], step: Step) -> Tensor:
+        """The weighted sum of terms that were computed."""
         total = step.student.logits.new_zeros(())
         for part in self.parts:
-            weight = self.weight(part, step)
-            if weight == 0:
-                continue
-            values[part.name] = self.value(part, step)
-            total = total + weight * values[part.name]
-        return total, values
+            if part.name in values:
+                total = total + self.weight(part, step) * values[part.name]
+        return total
 
     def value(self, part: Weighted, step: Step) -> Tensor:
         """One term, before its weight; of one teacher among several, times how much that one counts."""
-        if part.teacher is None:
-            value: Tensor = part.term(step)
-            return value
-        place = list(step.teachers).index(part.teacher)
-        one: Tensor = part.term(step.only(part.teacher))
-        return one * step.shares()[place].mean().detach()
+        seen = step if part.teacher is None else step.only(part.teacher)
+        value: Tensor = part.term(seen)
+        return value if part.teacher is None or part.term.weighs_samples else value * seen.shares().mean().detach()
 
 
 class Teacher(Protocol):
@@ -240,6 +257,12 @@ class Teacher(Protocol):
     def stepped(self) -> None:
         """Called after each update of the student."""
 
+    def state_dict(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold, so that a resumed training goes on with the same teacher."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
 
 class Samples(Protocol):
     """A source of samples: a loader, generated or optimised images, a pool."""
@@ -259,7 +282,8 @@ class Player:
     """Something with an optimiser. In a round each player takes `steps` steps, in order.
 
     module: what is trained and saved. learner: what is shown the batch as the student; the same unless an opponent
-    plays. teachers: whom it looks at.
+    plays. teachers: whom it looks at. weigher: how much each of several teachers counts for each sample, (teachers,
+    batch); None: all alike. compiled: what is called in place of the learner: it computes the same, faster.
     """
 
     name: str
@@ -269,5 +293,7 @@ class Player:
     schedule: torch.optim.lr_scheduler.LRScheduler
     learner: nn.Module
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
+    weigher: Callable[[Sequence[Out], Batch], Tensor] | None = None
+    compiled: nn.Module | None = None
     steps: int = 1
     clip_norm: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -41,6 +41,35 @@ def loss(seen: Any) -> Any:
         shared = {key: value for key, value in seen.items() if key in SHARED}
         return {**shared, "options": {key: value for key, value in seen.items() if key not in SHARED}}
     return seen
+
+
+def _fraction(seen: Any) -> Any:
+    """`8/255`, as pixel sizes are usually written."""
+    above, slash, below = seen.partition("/") if isinstance(seen, str) else (seen, "", "")
+    if not slash:
+        return seen
+    try:
+        return float(above) / float(below)
+    except (ValueError, ZeroDivisionError):
+        return seen
+
+
+Pixels = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Attack:
+    """Train on images that were changed to mislead the student (projected gradient ascent, PGD).
+
+    Madry et al., 2018 (arXiv:1706.06083). epsilon: how far a pixel may move, from 0 to 1; `8/255` is understood.
+    step_size: of each of the `steps`. objective: what is driven up, the divergence from the teacher's answer to the
+    unchanged image (kl) or the loss with the label (ce).
+    """
+
+    epsilon: Pixels = 8 / 255
+    step_size: Pixels = 2 / 255
+    steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    objective: Literal["kl", "ce"] = "kl"
 
 
 Losses = Mapping[str, Annotated[Loss, BeforeValidator(loss)]]
