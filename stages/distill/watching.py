@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...targets.errors import StageError, did_you_mean
 from .nouns import Out
 
-TAP = re.compile(r"(?P<module>[^:#]*)(?P<input>:in)?(?:#(?P<call>\d+))?")
+Projection = Literal["q", "k", "v"]  # of an attention: its queries, keys or values
+Side = Literal["out", "in", "q", "k", "v"]
+TAP = re.compile(r"(?P<module>[^:#]*)(?::(?P<side>in|q|k|v))?(?:#(?P<call>\d+))?")
 
 
 @dataclass
@@ -29,10 +33,14 @@ class _Seen:
 
 @dataclass(frozen=True)
 class Place:
-    """A tap taken apart: `layer3.0`, `fc:in` (what the module was given) or `relu#2` (its third call)."""
+    """A tap taken apart.
+
+    `layer3.0` is what a module says, `fc:in` what it is given, `relu#2` its third call. `attn.qkv:q` is the first
+    third of what a fused projection says, and `attn:k` the keys of a torch.nn.MultiheadAttention.
+    """
 
     module: str
-    is_input: bool = False
+    side: Side = "out"
     call: int = 0
 
     @classmethod
@@ -40,8 +48,8 @@ class Place:
         """StageError: that is not how a tap is written."""
         found = TAP.fullmatch(tap)
         if found is None:
-            raise StageError(f"{tap!r} is no tap: write module.path, module.path:in or module.path#2")
-        return cls(found["module"], found["input"] is not None, int(found["call"] or 0))
+            raise StageError(f"{tap!r} is no tap: write module.path, module.path:in, module.path:q or module.path#2")
+        return cls(found["module"], found["side"] or "out", int(found["call"] or 0))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -62,16 +70,16 @@ def watch(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]
 
     StageError: a tap names no module, was not reached, or its tensor was changed in place after it was seen.
     """
-    modules = dict(module.named_modules())
+    modules = dict(bare(module).named_modules())
     watching, handles = _Watch(), []
-    for tap in taps:
-        place = Place.of(tap)
-        if place.module not in modules:
-            raise StageError(f"no module {place.module!r} to tap{did_you_mean(place.module, modules)}")
-        watching.seen[tap] = _Seen()
-        handles.append(_hook(modules[place.module], place, partial(watching.keep, tap, place.call)))
     found: dict[str, Tensor] = {}
     try:
+        for tap in taps:
+            place = Place.of(tap)
+            if place.module not in modules:
+                raise StageError(f"no module {place.module!r} to tap{did_you_mean(place.module, modules)}")
+            watching.seen[tap] = _Seen()
+            handles.append(_hook(modules[place.module], place, partial(watching.keep, tap, place.call)))
         yield found
     finally:
         for handle in handles:
@@ -83,10 +91,35 @@ def watch(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]
             )
         if one.value._version != one.version:
             raise StageError(
-                f"the output of {tap} is changed in place after the tap saw it; "
-                "set inplace=False on the activation that follows it, or tap that one"
+                f"the output of {tap} is changed in place after the tap saw it; set inplace=False on the activation "
+                f"that follows it, or tap that one: its output, or its input, as in relu:in"
             )
         found[tap] = one.value
+
+
+@contextmanager
+def still(*modules: nn.Module) -> Iterator[None]:
+    """A pass without a trace: in eval mode, no gradient, no batch statistics, no random number used up."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode  # each its own: train() would thaw what was frozen on purpose
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The network inside the wrappers of torch.compile and of data-parallel training: its names have no prefix."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def answer(module: nn.Module, x: Tensor, taps: Sequence[str] = ()) -> Out:
@@ -119,16 +152,51 @@ def logits_of(said: Any) -> Tensor:
 
 def first_tensor(value: Any, tap: str) -> Tensor:
     """What a module passed on: blocks of transformers return tuples. StageError: nothing in it is a tensor."""
-    while isinstance(value, (tuple, list)) and value:
-        value = value[0]
+    while isinstance(value, (tuple, list, Mapping)) and value:
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
     if not isinstance(value, Tensor):
         raise StageError(f"{tap} passes on {type(value).__name__}, not a tensor: tap another module")
     return value
 
 
 def _hook(module: nn.Module, place: Place, keep: partial[None]) -> RemovableHandle:
-    if place.is_input:
+    if place.side == "out":
+        return module.register_forward_hook(lambda _module, _given, passed: keep(passed))
+    if place.side == "in":
         return module.register_forward_pre_hook(
-            lambda _module, given, named: keep(given or tuple(named.values())), with_kwargs=True
+            lambda _module, given, named: keep(_untouched(module, given or tuple(named.values()))), with_kwargs=True
         )
-    return module.register_forward_hook(lambda _module, _given, passed: keep(passed))
+    which = place.side
+    if isinstance(module, nn.MultiheadAttention):
+        return module.register_forward_pre_hook(
+            lambda _module, given, named: keep(_projected(module, given, named, which)), with_kwargs=True
+        )
+    return module.register_forward_hook(lambda _module, _given, passed: keep(_third(passed, which, place.module)))
+
+
+def _untouched(module: nn.Module, given: tuple[Any, ...]) -> Any:
+    """What a module is given; a copy, where the module will write over it."""
+    return given[0].clone() if given and getattr(module, "inplace", False) else given
+
+
+def _third(passed: Any, which: Projection, name: str) -> Tensor:
+    """Queries, keys or values of one projection for all three, as ViTs have it."""
+    whole = first_tensor(passed, name)
+    if whole.shape[-1] % 3:
+        raise StageError(f"{name}:{which}: what it says is {whole.shape[-1]} wide, not queries, keys and values")
+    return whole.chunk(3, dim=-1)[get_args(Projection).index(which)]
+
+
+def _projected(
+    attention: nn.MultiheadAttention, given: tuple[Any, ...], named: Mapping[str, Any], which: Projection
+) -> Tensor:
+    """Queries, keys or values of torch's attention, which computes them inside a function that no hook sees."""
+    place = get_args(Projection).index(which)
+    source: Tensor = given[place] if len(given) > place else named[("query", "key", "value")[place]]
+    if not attention.batch_first and source.ndim == 3:
+        source = source.transpose(0, 1)
+    rows = slice(place * attention.embed_dim, (place + 1) * attention.embed_dim)
+    fused: Tensor | None = attention.in_proj_weight
+    weight = getattr(attention, f"{which}_proj_weight") if fused is None else fused[rows]
+    bias: Tensor | None = attention.in_proj_bias
+    return F.linear(source, weight, None if bias is None else bias[rows])

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from ...targets.errors import StageError
-from .losses import make
+from .losses import make, term_class
 from .nouns import Batch, Need, Objective, Out, Step, Teacher, Term, Weighted
+from .response import rows
 from .settings import Loss
-from .taps import outline, resolve
-from .watching import answer
+from .taps import Outline, outline, resolve
+from .watching import answer, still
 
 LACKS: dict[Need, str] = {
     "labels": "labels, and these data have none: give it the weight 0, or add labels",
@@ -21,24 +22,43 @@ LACKS: dict[Need, str] = {
     "mask": "a mask of the positions that count, and these data have none",
     "teacher": "a teacher, and there is none: set its weight to 0, or name a teacher",
     "teachers": "at least two teachers",
+    "view": "a second view of each image, and these samples have none",
+    "classmate": "another image of the same class, and these samples have none",
 }
 
 
-def wire(losses: Mapping[str, Loss], *, learner: nn.Module, teachers: Mapping[str, Teacher], probe: Batch) -> Objective:
+def needs_of(losses: Mapping[str, Loss]) -> frozenset[Need]:
+    """Everything that these losses need together; samples are made to have it."""
+    return frozenset().union(*(term_class(name).needs for name in losses))
+
+
+def wire(
+    losses: Mapping[str, Loss],
+    *,
+    learner: nn.Module,
+    teachers: Mapping[str, Teacher],
+    probe: Batch,
+    seed: int = 0,
+) -> Objective:
     """The objective that these losses make for this student and these teachers.
 
-    probe: a few samples on the device that trains. StageError: a loss needs what is not there, a tap does not exist,
-    shapes cannot be joined.
+    probe: a few samples on the device that trains. seed: of what the losses create. StageError: a loss
+    needs what is not there, a tap does not exist, shapes cannot be joined.
     """
     parts = [part for name, loss in losses.items() for part in _parts(name, loss, teachers)]
+    outlines: dict[int, Outline] = {}
     for part in parts:
         _refuse_lack(part.name, part.term, teachers, probe)
-        _find_taps(part, losses[part.name.partition("@")[0]], learner, teachers, probe)
+        _find_taps(part, losses[part.name.partition("@")[0]], learner, teachers, probe, outlines)
     objective = Objective(parts).to(probe.x.device)
     _tap_teachers(parts, teachers)
     step = _look(learner, teachers, objective.taps(), probe)
     for part in objective.parts:
-        part.term.build(step if part.teacher is None else step.only(part.teacher))
+        _refuse_other_classes(part, step)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in objective.parts:
+            _build(part, step)
     return objective.to(probe.x.device)
 
 
@@ -53,7 +73,8 @@ def _parts(name: str, loss: Loss, teachers: Mapping[str, Teacher]) -> list[Weigh
 
 
 def _refuse_lack(name: str, term: Term, teachers: Mapping[str, Teacher], probe: Batch) -> None:
-    there: set[Need] = {"view", "classmate", "models"}
+    there: set[Need] = {"models"}
+    there |= {"view", "classmate"} if probe.view is not None else set()
     there |= {"labels"} if probe.y is not None else set()
     there |= {"index"} if probe.index is not None else set()
     there |= {"mask"} if probe.mask is not None else set()
@@ -63,7 +84,39 @@ def _refuse_lack(name: str, term: Term, teachers: Mapping[str, Teacher], probe: 
         raise StageError(f"the loss {name} needs {LACKS[need]}")
 
 
-def _find_taps(part: Weighted, loss: Loss, learner: nn.Module, teachers: Mapping[str, Teacher], probe: Batch) -> None:
+def _refuse_other_classes(part: Weighted, step: Step) -> None:
+    """A loss that compares answers class by class cannot compare those of networks with different classes."""
+    term = part.term
+    any_classes = term.place is not None if term.any_classes is None else term.any_classes
+    if any_classes or not term.needs & {"teacher", "teachers"}:
+        return
+    mine = rows(step.student.logits).shape[-1]
+    for name, said in (step if part.teacher is None else step.only(part.teacher)).teachers.items():
+        theirs = rows(said.logits).shape[-1]
+        if theirs != mine:
+            raise StageError(
+                f"the loss {part.name}: the teacher {name} tells {theirs} classes apart and the student {mine}. Give a "
+                "teacher of the same classes, or losses that do not compare class by class: uld, or any on features"
+            )
+
+
+def _build(part: Weighted, step: Step) -> None:
+    try:
+        part.term.build(step if part.teacher is None else step.only(part.teacher))
+    except StageError as error:
+        said = str(error)
+        raise StageError(said if said.startswith("the loss ") else f"the loss {part.name}: {said}") from None
+
+
+def _find_taps(
+    part: Weighted,
+    loss: Loss,
+    learner: nn.Module,
+    teachers: Mapping[str, Teacher],
+    probe: Batch,
+    outlines: dict[int, Outline],
+) -> None:
+    """Set the term's pairs. outlines: of networks that were looked at before, by id."""
     wanted = loss.taps if loss.taps is not None else part.term.place
     if wanted is None:
         return
@@ -73,10 +126,13 @@ def _find_taps(part: Weighted, loss: Loss, learner: nn.Module, teachers: Mapping
         if teacher.module is None:
             raise StageError(f"the loss {part.name} looks into its teacher, and this one tells only its answers")
     x = probe.x if probe.teacher_x is None else probe.teacher_x
+    for module, given in ((learner, probe.x), (None if teacher is None else teacher.module, x)):
+        if module is not None and id(module) not in outlines:
+            outlines[id(module)] = outline(module, given)
     part.term.pairs = resolve(
         wanted,
-        student=outline(learner, probe.x),
-        teacher=None if teacher is None or teacher.module is None else outline(teacher.module, x),
+        student=outlines[id(learner)],
+        teacher=None if teacher is None else outlines[id(teacher.module)],
         loss=part.name,
     )
 
@@ -89,13 +145,10 @@ def _tap_teachers(parts: list[Weighted], teachers: Mapping[str, Teacher]) -> Non
 
 def _look(learner: nn.Module, teachers: Mapping[str, Teacher], taps: tuple[str, ...], probe: Batch) -> Step:
     """One pass without a trace: no gradient, no batch statistics, no random number used up."""
-    was_training = learner.training
-    learner.eval()
-    with torch.no_grad(), torch.random.fork_rng():
+    with still(learner):
         student: Out = answer(learner, probe.x, taps)
         if probe.view is not None:
             student = replace(student, view=answer(learner, probe.view, taps))
         answers = {name: teacher.see(probe) for name, teacher in teachers.items()}
-    learner.train(was_training)
     models = {name: teacher.module for name, teacher in teachers.items() if teacher.module is not None}
     return Step(batch=probe, student=student, teachers=answers, progress=0.0, learner=learner, models=models)
