@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from torch import nn
 from ..stages.artifact import Artifact
 from ..stages.contract import InputContract
 from ..stages.data import Data, open_data
-from ..stages.models import architecture_fingerprint, build, weights_fingerprint
+from ..stages.launch import processes
+from ..stages.models import build
 from ..stages.progress import Progress
 from ..stages.settings import ModelSettings
+from ..stages.transfer import open_transfer
 from ..targets import cpu, machine
 from .assemble import versions
 from .plan import Plan, PlannedStage
 from .store import key_of
+from .teachers import Staffroom, Taught, fingerprint, fingerprints
 
 Build = Callable[[], nn.Module]
-OTHER_NETWORKS = {"distill": ("student", "teacher"), "prune": ("teacher",)}  # that a stage uses besides the model
 BY_PROFILE = ("quantize", "export", "profile")  # stages that another device would make differently
 
 
@@ -30,36 +32,41 @@ BY_PROFILE = ("quantize", "export", "profile")  # stages that another device wou
 class Start:
     """Everything that is there before the first stage.
 
-    builders: how the model, and a student of its own, are made; the same weights each time. fingerprints: of the
-    networks besides the model, by role.
+    builders: how the model, and a student of its own, are made; the same weights each time. teachers: by stage, those
+    that the recipe names. student: fingerprint of its initial weights, where it is a network of its own. transfer: of
+    the images that distillation takes in place of the data's.
     """
 
     plan: Plan
     data: Data
     builders: Mapping[str, Build]
-    teacher: nn.Module | None
+    teachers: Mapping[str, Taught]
     original: Artifact
-    fingerprints: Mapping[str, str]
+    student: str | None
+    transfer: str | None = None
 
     @property
     def has_random_weights(self) -> bool:
         """Nobody gave weights, and no stage will train the model."""
         trains = any(entry.name == "train" and entry.skip is None for entry in self.plan.stages)
         model = self.plan.recipe.model
-        return model.weights is None and not model.source.startswith("python:") and not trains
+        return not model.has_weights and not model.source.startswith("python:") and not trains
 
     def key(self, entry: PlannedStage, artifact: Artifact) -> str:
         """Of everything that determines what a stage makes of an artifact."""
         recipe, profile = self.plan.recipe, self.plan.profile
         parts: dict[str, Any] = {
             "stage": entry.name,
-            "settings": entry.settings,
+            "settings": {key: value for key, value in entry.settings.items() if key != "teacher"},  # see teachers
             "parent": artifact.key,
             "data": self.data.fingerprint,
             "seed": recipe.seed,
             "versions": versions(),
-            "networks": [self.fingerprints.get(role) for role in OTHER_NETWORKS.get(entry.name, ())],
+            "student": self.student if entry.name == "distill" else None,
+            "transfer": self.transfer if entry.name == "distill" else None,
+            "teachers": fingerprints(self.teachers.get(entry.name, {})),
             "threads": torch.get_num_threads(),
+            "processes": processes()[1],
             "training_precision": recipe.training_precision,
         }
         if entry.name == "prune":
@@ -87,37 +94,55 @@ def open_start(
     """
     given = dict(builders or {})
     if data is None:
-        trained = plan.recipe.model.weights is not None or "model" in given
-        data = open_data(plan.recipe.data, seed=plan.recipe.seed, cache=cache, given_weights=trained, progress=progress)
+        trained = plan.recipe.model.has_weights or "model" in given
+        data = open_data(
+            plan.recipe.data,
+            seed=plan.recipe.seed,
+            cache=cache,
+            given_weights=trained,
+            progress=progress,
+            task=plan.recipe.task,
+        )
+    data, transfer = _with_transfer(plan, data, cache=cache, progress=progress)
     made = _builders(plan, data) | given
-    networks = {role: make() for role, make in made.items() if role != "model"}
+    room = Staffroom(recipe=plan.recipe, data=data, builders=made)
+    stages = [entry for entry in plan.stages if entry.skip is None]
     return Start(
         plan=plan,
         data=data,
         builders={role: make for role, make in made.items() if role != "teacher"},
-        teacher=networks.get("teacher"),
+        teachers={entry.name: room.of(entry.name, entry.stage) for entry in stages},
         original=_original(plan, data, made["model"]()),
-        fingerprints={role: _fingerprint(network) for role, network in networks.items()},
+        student=fingerprint(made["student"]()) if "student" in made else None,
+        transfer=transfer,
     )
+
+
+def _with_transfer(plan: Plan, data: Data, *, cache: Path, progress: Progress) -> tuple[Data, str | None]:
+    """The data with the images that distillation wants to imitate on, and a digest of those."""
+    source = plan.recipe.section("distill").data
+    if source is None or all(entry.name != "distill" or entry.skip is not None for entry in plan.stages):
+        return data, None
+    images, digest = open_transfer(source, data, seed=plan.recipe.seed, cache=cache, progress=progress)
+    note = f"distillation imitates on {len(images)} images of {source}, without labels"
+    return replace(data, transfer=images, notes=(*data.notes, note)), digest
 
 
 def _builders(plan: Plan, data: Data) -> dict[str, Build]:
     def maker(settings: ModelSettings) -> Build:
-        return lambda: build(settings, classes=len(data.classes), shape=data.shape, seed=plan.recipe.seed)
+        return lambda: build(settings, **data.network, seed=plan.recipe.seed)
 
-    roles = {"model": plan.recipe.model, "student": plan.recipe.student, "teacher": plan.recipe.teacher}
+    roles = {"model": plan.recipe.model, "student": plan.recipe.student}
     return {role: maker(settings) for role, settings in roles.items() if settings is not None}
 
 
 def _original(plan: Plan, data: Data, module: nn.Module) -> Artifact:
     contract = InputContract(
         shape=data.shape,
+        dtype=data.preprocessing.dtype,
         dynamic_batch=plan.recipe.section("export").dynamic_batch,
         preprocessing=data.preprocessing,
         classes=data.classes,
+        task=data.task.name,
     )
-    return Artifact(module=module.eval(), contract=contract, base="model", key=_fingerprint(module))
-
-
-def _fingerprint(module: nn.Module) -> str:
-    return key_of({"architecture": architecture_fingerprint(module), "weights": weights_fingerprint(module)})
+    return Artifact(module=module.eval(), contract=contract, base="model", key=fingerprint(module))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from typing import Any
 from torch import nn
 
 from ..stages.artifact import Artifact, ExportedFile, Record
+from ..stages.cutting import Cut, cut_at
 from ..stages.quantization.prepare import prepare
 from ..stages.quantization.scheme import Scheme
 from ..stages.structure import resize_, structure
 from ..stages.tensors import CorruptStateError, load_state, save_state
+from ..targets.errors import StageError
 
 Builders = Mapping[str, Callable[[], nn.Module]]
+STORE = "stages"  # folder of finished stages in a run's folder
 FORMAT = 1
 CHECKPOINTS = ("training.safetensors", "training.safetensors.part")  # a finished stage needs no checkpoint
 
@@ -62,6 +65,7 @@ class Store:
             "base": artifact.base,
             "form": artifact.form,
             "scheme": asdict(artifact.scheme) if artifact.scheme else None,
+            "cut": artifact.cut.facts() if artifact.cut else None,
             "files": [_file_facts(file, work) for file in artifact.files],
         }
         if _changes_the_model(artifact):
@@ -87,6 +91,37 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             return None
 
+    def best_float(self, builders: Builders) -> nn.Module | None:
+        """The float network that answered best on its validation images: of the student, where one was distilled.
+
+        None: no stage made one that these builders can build.
+        """
+        made = [entry for entry in self._manifests() if entry[1]["form"] == "float" and "structure" in entry[1]]
+        students = [entry for entry in made if entry[1]["base"] == "student"]
+        by_figure = sorted(students or made, key=lambda entry: _figure(entry[1]), reverse=True)
+        for folder, facts in by_figure:
+            try:
+                self._verify(folder)
+                module = _built(facts, builders)
+                module.load_state_dict(load_state(folder / "weights.safetensors"))
+            except (CorruptStateError, StageError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+                self.note(f"{folder} is passed over: {str(error).splitlines()[0]}")
+                continue
+            return module.eval()
+        return None
+
+    def _manifests(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Folders of finished stages, and what is written there."""
+        for path in sorted(self.folder.glob("*/artifact.json")):
+            if path.parent.suffix == ".part":
+                continue
+            try:
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                if facts["format"] == FORMAT:
+                    yield path.parent, facts
+            except (OSError, ValueError, KeyError, TypeError):
+                self.note(f"{path} cannot be read")
+
     @staticmethod
     def _verify(folder: Path) -> None:
         sums = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -104,8 +139,7 @@ class Store:
         )
         module = parent.module
         if "structure" in facts:
-            module = builders[facts["base"]]()
-            resize_(module, facts["structure"])
+            module = _built(facts, builders)
             if scheme is not None:
                 module = prepare(module, scheme)
             module.load_state_dict(load_state(folder / "weights.safetensors"))
@@ -115,9 +149,27 @@ class Store:
             base=facts["base"],
             form=facts["form"],
             scheme=scheme,
+            cut=_cut(facts),
             files=tuple(_read_file(entry, folder) for entry in facts["files"]),
             key=key,
         )
+
+
+def _figure(facts: Mapping[str, Any]) -> float:
+    return float(facts["record"]["metrics"].get("validation_accuracy", -1.0))
+
+
+def _built(facts: Mapping[str, Any], builders: Builders) -> nn.Module:
+    """The original of a stored network, with the widths that it was left with; its weights are to be loaded."""
+    module, cut = builders[facts["base"]](), _cut(facts)
+    if cut is not None:
+        module = cut_at(module, cut)
+    resize_(module, facts["structure"])
+    return module
+
+
+def _cut(facts: Mapping[str, Any]) -> Cut | None:
+    return Cut.from_facts(facts["cut"]) if facts.get("cut") else None
 
 
 def _changes_the_model(artifact: Artifact) -> bool:

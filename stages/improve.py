@@ -6,48 +6,47 @@ import copy
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
-
-from ..targets.errors import StageError
 from .artifact import Artifact, Context, Record
-from .evaluation import accuracy
+from .cutting import KeptExit
+from .distill.players import another_start
+from .distill.stage import Distill
+from .evaluation import quality
 from .lesson import Lesson
 from .teaching import teach
 
 
 def improve(artifact: Artifact, context: Context, *, stage: str, lesson: Lesson) -> Artifact:
-    """Train what the stage trains; the teacher of a student is the original model as it is now."""
+    """Train what the stage trains; the teacher of a student is the original where the recipe names nobody."""
     changes: dict[str, Any] = {}
-    teacher: nn.Module | None = None
-    if stage == "distill":
-        teacher = context.teacher or artifact.module
+    known = {"model": artifact.original.module, "float": artifact.module}
+    if isinstance(lesson, Distill):
         if "student" in context.build:
             student = context.build["student"]()
             changes["base"] = "student"
         else:
             student = copy.deepcopy(artifact.module)
-        _refuse_bad_teacher(teacher, student, context)
+        kept = None if lesson.keep_exit is None else KeptExit(number=lesson.keep_exit)
+        trained, figures = teach(
+            student,
+            lesson,
+            context,
+            teacher=None if lesson.peers > 1 else {"model": artifact.module},  # peers learn from each other
+            known=known,
+            peers=[another_start(student, seed=context.seed + number) for number in range(1, lesson.peers)],
+            peer_lag=lesson.peer_lag,
+            are_crossed=lesson.peer_inputs == "crossed",
+            images=context.data.transfer,
+            keep_exit=kept,
+        )
+        if kept is not None:
+            student, changes["cut"] = kept.cut()
     else:
         student = copy.deepcopy(artifact.module)
-    trained, figures = teach(student, lesson, context, teacher=teacher)
+        trained, figures = teach(student, lesson, context, teacher=None, known=known)
     metrics: dict[str, Any] = {
         **figures,
         "best_epoch": trained.best_epoch,
-        "validation_accuracy": accuracy(student, context.data.val, context.data.preprocessing),
+        "validation_accuracy": quality(student, context.data.val, context.data),
     }
-    if teacher is not None:
-        metrics["teacher_validation_accuracy"] = accuracy(teacher, context.data.val, context.data.preprocessing)
     record = Record(stage=stage, settings=asdict(lesson), seconds=0.0, metrics=metrics, curves=trained.curves)
     return artifact.next(record=record, module=student.eval(), **changes)
-
-
-def _refuse_bad_teacher(teacher: nn.Module, student: nn.Module, context: Context) -> None:
-    """A teacher that is worse than its student teaches mistakes: wrong weights or another preprocessing, usually."""
-    validation = context.data.val
-    taught = accuracy(teacher, validation, context.data.preprocessing)
-    before = accuracy(student, validation, context.data.preprocessing)
-    if taught < before:
-        raise StageError(
-            f"the teacher is right on {taught:.1f} % of the validation images and the untrained student on "
-            f"{before:.1f} %. Check the model's weights, the order of its classes and data.mean and data.std."
-        )

@@ -1,16 +1,16 @@
-"""Where teachers' answers and training samples come from."""
+"""Teachers: a network that never learns, an average of the student, or the student as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .nouns import Batch, Out, Player
+from .nouns import Batch, Out
 from .watching import answer
-
-PROBE = 4  # samples: enough for a batch norm and for classes to differ
 
 
 class Frozen:
@@ -26,6 +26,8 @@ class Frozen:
 
     def see(self, batch: Batch) -> Out:
         x = batch.x if batch.teacher_x is None else batch.teacher_x
+        if self._network.training:  # whoever switched it: dropout and batch norm stay off
+            self._network.eval()
         with torch.no_grad():
             return answer(self._network, x, self.taps)
 
@@ -36,37 +38,67 @@ class Frozen:
 
     def stepped(self) -> None: ...
 
+    def state_dict(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold to go on: nothing, where the network comes from elsewhere."""
+        return {}
 
-class Loaded:
-    """Batches of a data set, in an order that depends on the seed and the epoch alone."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
-    def __init__(
-        self,
-        open_epoch: Callable[[int], tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]],
-        *,
-        prepare: Callable[[Tensor, int, int], Tensor],
-        device: torch.device,
-    ) -> None:
-        """open_epoch: epoch -> (batches, iterator over (images, labels, indices)).
 
-        prepare: (images, epoch, round) -> what the network takes: augmented and normalised.
-        """
-        self.open_epoch, self.prepare, self.device = open_epoch, prepare, device
+class Snapshot(Frozen):
+    """The student as it was when training began.
 
-    def begin(self, epoch: int) -> int:
-        rounds, self._batches = self.open_epoch(epoch)
-        self._epoch, self._round = epoch, 0
-        return rounds
+    With the old classes as a mask this is the teacher of learning without forgetting: Li and Hoiem, 2016
+    (arXiv:1606.09282).
+    """
 
-    def next(self, player: Player) -> Batch:
-        images, labels, index = next(self._batches)
-        x = self.prepare(images.to(self.device), self._epoch, self._round)
-        self._round += 1
-        return Batch(x=x, y=labels.to(self.device), index=index)
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__(copy.deepcopy(student).requires_grad_(False))
 
-    def probe(self) -> Batch:
-        """A few samples, to see shapes by."""
-        _, batches = self.open_epoch(0)
-        images, labels, index = next(batches)
-        few = slice(0, PROBE)
-        return Batch(x=self.prepare(images[few].to(self.device), 0, 0), y=labels[few].to(self.device), index=index[few])
+    def state_dict(self) -> Mapping[str, Any]:
+        return {"network": self._network.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+
+
+class PreviousEpoch(Snapshot):
+    """The student as it was after the last epoch; before the first one has ended, as it was at the start."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__(student)
+        self._student = student
+
+    def after(self, epoch: int) -> None:
+        self._network.load_state_dict(self._student.state_dict())
+
+
+class Average(Snapshot):
+    """The student's average over its own steps: w' <- d w' + (1 - d) w, with d = min(decay, 1 - 1 / (step + 1)).
+
+    Mean teacher, Tarvainen and Valpola, 2017 (arXiv:1703.01780): decay .999, and the same warm-up in the authors'
+    code, so that the first steps, which know nothing yet, are soon forgotten. Batch norm's statistics are averaged
+    like weights, because they belong to them.
+    """
+
+    def __init__(self, student: nn.Module, *, decay: float = 0.999) -> None:
+        super().__init__(student)
+        self._student, self.decay, self.steps = student, decay, 0
+
+    def stepped(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, 1 - 1 / (self.steps + 1))
+        learned = self._student.state_dict()
+        with torch.no_grad():
+            for name, value in self._network.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(learned[name].to(value.dtype), 1 - decay)
+                else:
+                    value.copy_(learned[name])
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return {**super().state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.steps = int(state["steps"])
