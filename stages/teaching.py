@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..targets.errors import StageError
 from .artifact import Context
-from .augment import augment
-from .data import loader
-from .distill.nouns import Player, Teacher
-from .distill.sources import Frozen, Loaded
-from .distill.wiring import wire
-from .evaluation import accuracy
+from .compiling import compile_, reusable_passes
+from .crew import Crew
+from .crew import crew as meet
+from .cutting import KeptExit
+from .distill.nouns import Batch, Lasting, Player, Samples
+from .distill.players import Jury, company, names_of_peers
+from .distill.robust import Attacked, robust_logits
+from .distill.samples import CHANNELS_LAST, Loaded, Swapped, second_of
+from .distill.teachers import Chosen, staff
+from .distill.wiring import needs_of
+from .evaluation import logits
 from .lesson import Lesson
+from .splits import Split, thin
 from .training import Trained, fit
 
-WARMUP_SHARE = 0.1  # of all steps: the learning rate rises from a twentieth, then falls as a cosine to a hundredth
-CHANNELS_LAST = torch.channels_last  # a fifth faster in float32 on CPUs, half as fast again in bfloat16
-CLIP_NORM = 5.0  # a rare bad batch must not undo an epoch; ordinary gradients stay below
+ATTACKED_IMAGES = 500  # of the validation images, when robust networks are compared: each costs a dozen passes
 
 
 def teach(
@@ -33,111 +35,179 @@ def teach(
     lesson: Lesson,
     context: Context,
     *,
-    teacher: nn.Module | None,
+    teacher: nn.Module | Chosen | None,
+    known: Mapping[str, nn.Module] | None = None,
     augmented: bool = True,
     before_epoch: Callable[[int], None] = lambda epoch: None,
     evaluate: Callable[[], float] | None = None,
     full_precision: bool = False,
+    peers: Sequence[nn.Module] = (),
+    peer_lag: int = 0,
+    are_crossed: bool = False,
+    images: Split | None = None,
+    keep_exit: KeptExit | None = None,
 ) -> tuple[Trained, dict[str, float]]:
     """Train `student` in place and leave it on the CPU in its best epoch; returns the curves and some figures.
 
-    The epoch is chosen on the validation images, in float32. full_precision: train in float32 whatever the recipe
-    says. StageError: a loss needs something that is not there, such as a teacher.
+    teacher: who is imitated where the recipe names nobody; several by name are examined first, as those that a recipe
+    names are. known: what the words `model` and `float` mean among them.
+    The epoch is chosen on the validation images, in float32; on attacked ones where the training is under attack.
+    full_precision: train in float32 whatever the recipe says. peers: networks of the student's architecture that learn
+    beside it and from each other; the student ends as the best of them all. peer_lag: they answer as they were up to so
+    many updates ago. are_crossed: the one peer is given what teachers are shown; then the student stays itself.
+    images: to train on in place of the data's. keep_exit: the exit that the student will end at; it is filled in, and
+    epochs are chosen by it.
+    StageError: a loss needs something that is not there, such as a teacher.
     """
-    split = context.data.train
+    split = _enough(context.data.train if images is None else images)
+    lesson = context.data.task.lesson(lesson)
+    crew = meet()
+    device = crew.device
+    networks = dict(zip(names_of_peers(1 + len(peers)), (student, *peers), strict=True))
+    for network in networks.values():
+        network.to(device=device, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
+    batch_size = min(lesson.batch_size, len(split))
+    samples = _samples(split, lesson, context, batch_size=batch_size, crew=crew, augmented=augmented)
+    teachers = staff(
+        student,
+        lesson,
+        context,
+        default=teacher,
+        known=known or {},
+        crew=crew,
+        samples=_lasting(split, lesson, context, augmented=augmented),
+        precision="fp32" if full_precision else context.training_precision,
+    )
+    if split.teacher_pixels is not None and teachers.has_own:
+        raise StageError("ema, snapshot and previous are the student itself, and teachers are shown other samples here")
+    crossed = frozenset({"peer 2"}) if are_crossed else frozenset()
+    samples = Swapped(samples, crossed) if crossed else samples
+    players = company(
+        networks,
+        lesson,
+        taught_by=teachers.of,
+        samples=samples,
+        steps=lesson.epochs * math.ceil(math.ceil(len(split) / batch_size) / lesson.accumulate),  # updates
+        seed=context.seed,
+        lag=peer_lag,
+        shown_theirs=are_crossed or split.teacher_pixels is None,
+        crossed=crossed,
+    )
+    kept: nn.Module = student if keep_exit is None else keep_exit.found(players[-1])
+    candidates = {"student": kept} if crossed or keep_exit is not None else networks
+    jury = jury_for(candidates, lesson, context)
+    started = time.perf_counter()
+    with _arranged(players, lesson, context, crew=crew, probe=samples.probe()):
+        trained = fit(
+            kept,
+            players,
+            samples=samples,
+            epochs=lesson.epochs,
+            seed=context.seed,
+            evaluate=evaluate or jury,
+            state=jury.state if len(candidates) > 1 else None,
+            figures=jury.series if len(candidates) > 1 else dict,
+            checkpoint=context.work / "training.safetensors",
+            before_epoch=before_epoch,
+            progress=context.progress,
+            autocast=nullcontext if full_precision else _autocast(context, device),
+            accumulate=lesson.accumulate,
+            balance=lesson.balance == "gradients",
+            crew=crew,
+            tracker=context.tracker,
+        )
+    seconds = time.perf_counter() - started
+    kept.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    count = len(split) * (lesson.epochs - trained.resumed_at)
+    figures = {"images_per_second": count / seconds if count else 0.0, **teachers.figures()}
+    return trained, {**figures, **_at_best(trained, lesson)}
+
+
+def jury_for(networks: Mapping[str, nn.Module], lesson: Lesson, context: Context) -> Jury:
+    """Who chooses the epoch: the task's figure on validation images, attacked ones where the lesson attacks."""
+    data, attack, metric = context.data, lesson.attack, context.data.task.judge()
+
+    def judge(answers: Tensor, labels: Tensor) -> float:
+        return metric.value(answers.numpy(), labels.numpy())
+
+    if attack is None:
+        return Jury(networks=networks, answer=lambda one: logits(one, data.val, data.preprocessing), judge=judge)
+    few = data.val.subset(thin(data.val.strata(), ATTACKED_IMAGES, seed=context.seed))
+    return Jury(
+        networks=networks,
+        answer=lambda one: robust_logits(one, few, attack, data.preprocessing, seed=context.seed),
+        judge=judge,
+    )
+
+
+def _at_best(trained: Trained, lesson: Lesson) -> dict[str, float]:
+    """What else was measured of the epoch that is kept: nothing where that is the state before training."""
+    wanted = {"ensemble_validation_accuracy": "ensemble validation"}
+    if lesson.attack is not None:
+        wanted["robust_validation_accuracy"] = "validation"
+    curves, place = trained.curves, trained.best_epoch - 1
+    return {name: curves[series][place] for name, series in wanted.items() if place >= 0 and series in curves}
+
+
+@contextmanager
+def _arranged(
+    players: Sequence[Player], lesson: Lesson, context: Context, *, crew: Crew, probe: Batch
+) -> Iterator[None]:
+    """While they train, networks are compiled and their batch norms shared, where that is wished and works."""
+    with ExitStack() as around:
+        for player in players:
+            around.enter_context(crew.joint_norms(player.module))
+            if lesson.compile and player.module is player.learner:
+                compile_(player, probe, note=context.note)
+        if lesson.compile:
+            around.enter_context(reusable_passes())
+        yield
+
+
+def _enough(split: Split | None) -> Split:
     if split is None:
         raise StageError("there are no training images: give data with a train split, or set the epochs to 0")
     if len(split) < 2:
         raise StageError(f"{len(split)} training images are too few to train on")
-    accelerator = Accelerator()
-    student.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-    batch_size = min(lesson.batch_size, len(split))
-    rounds = math.ceil(len(split) / batch_size)
-    teachers: dict[str, Teacher] = {}
-    if teacher is not None:
-        teachers["teacher"] = Frozen(copy.deepcopy(teacher).to(memory_format=CHANNELS_LAST))  # type: ignore[call-overload]
-        teachers["teacher"].to(accelerator.device)
-    student.to(accelerator.device)
-    samples = _samples(context, batch_size, accelerator.device, augmented=augmented)
-    objective = wire(lesson.losses(), learner=student, teachers=teachers, probe=samples.probe())
-    optimizer = optimizer_for(lesson, [*student.parameters(), *objective.learned()])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(lesson.epochs * rounds))
-    student, optimizer = accelerator.prepare(student, optimizer)
-    player = Player(
-        name="student",
-        module=student,
-        learner=student,
-        objective=objective,
-        optimizer=optimizer,
-        schedule=schedule,
-        teachers=teachers if any("teacher" in part.term.needs for part in objective.parts) else {},
-        clip_norm=CLIP_NORM,
-    )
-    started = time.perf_counter()
-    trained = fit(
-        student,
-        [player],
-        samples=samples,
-        epochs=lesson.epochs,
+    return split
+
+
+def _lasting(split: Split, lesson: Lesson, context: Context, *, augmented: bool) -> Lasting | None:
+    """What a cache knows the samples by; None where they differ from epoch to epoch, or are not the data's own."""
+    data, variants = context.data, 1
+    if split is not data.train:
+        return None
+    fingerprint = data.fingerprint
+    if augmented and data.augment:
+        if lesson.views is None:
+            return None
+        variants = lesson.views
+        fingerprint += f"-{context.seed}-{'-'.join(data.augment)}"
+    return Lasting(fingerprint=fingerprint, count=len(split), variants=variants)
+
+
+def _samples(
+    split: Split, lesson: Lesson, context: Context, *, batch_size: int, crew: Crew, augmented: bool
+) -> Samples:
+    """Batches of the split, with everything that the losses need, and attacked where the lesson says so."""
+    data, needs = context.data, needs_of(lesson.losses())
+    augmentation = data.augment if augmented else ()
+    loaded = Loaded(
+        split,
+        data.preprocessing,
+        batch_size=batch_size,
         seed=context.seed,
-        evaluate=evaluate or (lambda: accuracy(student, context.data.val, context.data.preprocessing)),
-        checkpoint=context.work / "training.safetensors",
-        before_epoch=before_epoch,
-        progress=context.progress,
-        backward=accelerator.backward,
-        autocast=nullcontext if full_precision else _autocast(context, accelerator.device),
+        crew=crew,
+        augmentation=augmentation,
+        variants=lesson.views,
+        second=second_of(needs, split, augmentation) if lesson.attack is None else None,
     )
-    seconds = time.perf_counter() - started
-    student.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    images = len(split) * (lesson.epochs - trained.resumed_at)
-    return trained, {"images_per_second": images / seconds if images else 0.0}
+    if lesson.attack is None:
+        return loaded
+    return Attacked(loaded, lesson.attack, data.preprocessing, needs=needs)
 
 
 def _autocast(context: Context, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
     if context.training_precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def optimizer_for(lesson: Lesson, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Weight decay reaches only matrices and kernels: it has no business on a bias, a norm or a scale."""
-    wide = [parameter for parameter in parameters if parameter.ndim > 1]
-    narrow = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [
-        {"params": wide, "weight_decay": lesson.weight_decay},
-        {"params": narrow, "weight_decay": 0.0},
-    ]
-    if lesson.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lesson.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=lesson.lr)
-
-
-def warm_cosine(steps: int) -> Callable[[int], float]:
-    """The share of the peak learning rate at each of `steps` steps."""
-    warm = max(1, round(steps * WARMUP_SHARE))
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return 0.05 + 0.95 * step / warm
-        angle = math.pi * min(1.0, (step - warm) / max(1, steps - warm))
-        return 0.01 + 0.99 * (1 + math.cos(angle)) / 2
-
-    return factor
-
-
-def _samples(context: Context, batch_size: int, device: torch.device, *, augmented: bool) -> Loaded:
-    data = context.data
-    assert data.train is not None
-    split = data.train
-
-    def open_epoch(epoch: int) -> tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]:
-        batches = loader(split, batch_size=batch_size, shuffle=True, seed=context.seed, epoch=epoch)
-        return len(batches), iter(batches)
-
-    def prepare(images: Tensor, epoch: int, index: int) -> Tensor:
-        if augmented and data.augment:
-            generator = torch.Generator().manual_seed(context.seed * 7_368_787 + epoch * 100_003 + index)
-            images = augment(images, data.augment, generator)
-        return data.preprocessing.normalize(images).contiguous(memory_format=CHANNELS_LAST)
-
-    return Loaded(open_epoch, prepare=prepare, device=device)
