@@ -7,20 +7,26 @@ import errno
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import __version__
+from ..stages.launch import processes
 from ..targets.errors import EdgepressError
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 WRONG_USAGE = 2
 STAGE_FAILED = 5
+SECONDS_TO_LET_MAIN_SPEAK = 5.0
 
 EPILOG = """\
 other commands:
   compress targets                  the devices that are known, and whether they can be measured here
   compress check FILE...            validate recipes and profiles
+  compress losses [NAME]            the losses of distillation, or one of them explained
+  compress search RECIPE            find good settings for a training, judged on validation images
+  compress taps MODEL               where a network can be tapped, and which taps of two belong together
   compress profile MODEL.onnx       measure an ONNX file that exists
   compress selftest                 what differences this machine can resolve, and whether it claims false ones
   compress report DIR               render a finished run again
@@ -64,7 +70,12 @@ def _command(words: list[str]) -> int:
 
 
 def _fail(text: str, code: int, *, as_json: bool) -> int:
-    if as_json:
+    rank, count = processes()
+    if rank > 0:
+        # What went wrong everywhere, the main process says, and the launcher ends this one in the meantime.
+        time.sleep(SECONDS_TO_LET_MAIN_SPEAK)
+        text = f"process {rank} of {count}: {text}"
+    if as_json and rank == 0:
         print(json.dumps({"error": text, "exit_code": code}))
     print(f"compress: {text}", file=sys.stderr)
     return code
@@ -89,7 +100,7 @@ def job_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", metavar="NAME", help="device: a profile's name or YAML file (default: openvino-cpu)"
     )
-    parser.add_argument("--model", metavar="SOURCE", help="file.py:function, torchvision:NAME or timm:NAME")
+    parser.add_argument("--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER")
     parser.add_argument("--weights", metavar="FILE", help="of the model: .pt, .pth or .safetensors")
     parser.add_argument(
         "--data", metavar="SOURCE", help="imagefolder:PATH, torchvision:NAME, mnist:PATH, file.py:function"
@@ -104,6 +115,12 @@ def job_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the report and the models (default: compressed/...)")
     parser.add_argument("--ship", metavar="VARIANT", help="choose this variant, even where the guard refuses it")
+    parser.add_argument(
+        "--track",
+        metavar="WHOM",
+        choices=["mlflow"],
+        help="tell mlflow the curves too (TensorBoard's are in OUT/tensorboard)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--fresh", action="store_true", help="ignore finished stages of earlier runs")
     _add_output_options(parser)
@@ -141,6 +158,73 @@ def _check(words: list[str]) -> int:
     from . import listing
 
     return listing.check(options.files)
+
+
+def _losses(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress losses",
+        description="List the losses of distillation, or explain one.",
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of a loss")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    options = parser.parse_args(words)
+    from . import methods
+
+    if options.name is None:
+        return methods.list_methods(as_json=options.json)
+    return methods.explain(options.name, as_json=options.json)
+
+
+def _taps(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress taps",
+        description="Print where a network can be tapped, with shapes, and the taps that each place stands for; with "
+        "--student the pairs that a loss would compare.",
+        formatter_class=_Formatter,
+    )
+    source = "file.py:function, torchvision:NAME, timm:NAME, transformers:FOLDER or builtin:NAME"
+    parser.add_argument("model", metavar="MODEL", help=f"{source}; the teacher, where there is a student")
+    parser.add_argument("--student", metavar="MODEL", help="the network that learns from it")
+    parser.add_argument(
+        "--input", metavar="SHAPE", help="of one image, 3x32x32, or the length of a text, 64 (default: 1x8x8, digits)"
+    )
+    parser.add_argument("--classes", metavar="N", default="10", help="of a network that is made for them (default: 10)")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    options = parser.parse_args(words)
+    from . import tapping
+
+    return tapping.main(options)
+
+
+def _search(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="compress search",
+        description="Search the settings of a training stage, judged on the validation images, and those of "
+        "plain training with the labels, with as many trials. The same command goes on where it was stopped.",
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("recipe", nargs="?", help="YAML file that describes the job (default: the built-in example)")
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trainings of each kind (default: 20)")
+    parser.add_argument("--timeout", metavar="TIME", help="start no training after so long: 30min, 2h")
+    parser.add_argument(
+        "--over", metavar="KEY=LOW:HIGH", action="append", default=[],
+        help="a setting to search, or KEY=ONE,OTHER (default: of distill the learning rate, weights and temperature)",
+    )  # fmt: skip
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any recipe key, fixed")
+    parser.add_argument("--target", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
+    parser.add_argument("--out", metavar="FOLDER", help="for the trials and best.yaml (default: compressed/...)")
+    _add_output_options(parser)
+    parser.set_defaults(budget=[], **dict.fromkeys(("model", "weights", "data", *_other_networks()), None))
+    options = parser.parse_args(words)
+    from . import search
+
+    return search.main(options)
+
+
+def _other_networks() -> tuple[str, ...]:
+    return tuple(f"{role}{part}" for role in ("teacher", "student") for part in ("", "_weights"))
 
 
 def _profile(words: list[str]) -> int:
@@ -242,6 +326,9 @@ def _schema(words: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "targets": _targets,
     "check": _check,
+    "losses": _losses,
+    "search": _search,
+    "taps": _taps,
     "profile": _profile,
     "selftest": _selftest,
     "report": _report,

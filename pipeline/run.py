@@ -13,8 +13,13 @@ from typing import Protocol
 import torch
 
 from ..stages.artifact import Artifact, Context, Record
+from ..stages.crew import Crew
+from ..stages.crew import crew as meet
 from ..stages.data import Data
+from ..stages.launch import processes
 from ..stages.progress import Progress
+from ..stages.tasks import CLASSIFICATION
+from ..stages.tracking import Tracker, Untracked, tracker_for
 from ..targets import memory
 from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError
 from ..targets.runtimes import target
@@ -24,10 +29,10 @@ from .plan import Plan, PlannedStage
 from .report import render
 from .report.schema import Report
 from .start import Build, Start, open_start
-from .store import Store
+from .store import STORE, Store
 
-STORE = "stages"  # folder of finished stages in the output folder
 MODELS = "models"
+JOINT = ("train", "distill", "prune", "quantize")  # stages that every process takes part in; one carries out the others
 
 
 class Reporter(Protocol):
@@ -53,28 +58,35 @@ def run(
     builders: Mapping[str, Build] | None = None,
     data: Data | None = None,
     ship: str | None = None,
+    mlflow: bool = False,
 ) -> Report:
     """Run every stage that is not done yet and write the report, its renderings and the models into `out`.
 
     builders, data: networks and images that are already in memory, in place of what the recipe names. ship: a variant
-    to choose whatever the guard says.
+    to choose whatever the guard says. mlflow: tell it the curves of each training, besides TensorBoard.
+    Under `torchrun` every process calls this: they train together, the main one does and writes the rest.
     StageError, RecipeError, RuntimeMissingError: what went wrong; finished stages stay.
     """
     began, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
     _refuse_missing_runtime(plan)
-    _make_writable(out)
+    make_writable(out)
+    crew = meet() if processes()[1] > 1 else Crew(device=torch.device("cpu"))
     store = Store(out / STORE, note=reporter.note)
-    if fresh:
+    if fresh and crew.is_main:
         store.forget()
     torch.manual_seed(plan.recipe.seed)
-    start = open_start(plan, cache=out / "cache", progress=reporter.stage("data"), builders=builders, data=data)
+    with crew.main_first():  # it fills the caches that the others find
+        start = open_start(plan, cache=out / "cache", progress=reporter.stage("data"), builders=builders, data=data)
     reporter.done("data", _data_words(start.data))
     if start.has_random_weights:
         reporter.note("the model comes without weights and no stage trains it: its answers will be random")
-    runner = _Runner(start=start, store=store, reporter=reporter)
+    runner = Runner(start=start, store=store, reporter=reporter, crew=crew, mlflow=mlflow)
     artifact = start.original
     for entry in plan.stages:
         artifact = runner.carry_out(entry, artifact)
+    if not crew.is_main:
+        crew.wait()
+        return render.read(out)
     report = assemble(
         plan,
         artifact,
@@ -88,16 +100,19 @@ def run(
     _ship(artifact, report, store, out)
     render.write(report, out)
     sums.write(out)
+    crew.wait()
     return report
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Runner:
+class Runner:
     """Carries out stages, or finds what an earlier run made of them. reused: names of the latter."""
 
     start: Start
     store: Store
     reporter: Reporter
+    crew: Crew
+    mlflow: bool
     reused: list[str] = field(default_factory=list)
 
     def carry_out(self, entry: PlannedStage, artifact: Artifact) -> Artifact:
@@ -107,15 +122,17 @@ class _Runner:
             self.reporter.done(name, f"skipped: {entry.skip}")
             record = Record(stage=name, settings=entry.settings, seconds=0.0, metrics={}, skipped=entry.skip)
             return replace(artifact.next(record=record), key=artifact.key)
-        key = self.start.key(entry, artifact)
-        found = self.store.load(name, key, artifact, self.start.builders)
+        key = self.crew.told(self.start.key(entry, artifact))
+        found = self._stored(name, key, artifact)
         if found is not None and not _is_worth_repeating(found.records[-1]):
             self.reused.append(name)
             self.reporter.done(name, f"reused from an earlier run ({found.records[-1].seconds:.1f} s then)")
             return found
-        finished = self._run(entry, artifact, key)
-        self.store.save(name, finished)
-        kept = self.store.load(name, key, artifact, self.start.builders)
+        if self.crew.is_main or name in JOINT:
+            finished = self._run(entry, artifact, key)
+            if self.crew.is_main:
+                self.store.save(name, finished)
+        kept = self._stored(name, key, artifact)
         if kept is None:
             folder = self.store.folder
             raise StageError(f"stage {name}: what was written to {folder} cannot be read back; is the disk sound?")
@@ -123,17 +140,49 @@ class _Runner:
         self.reporter.done(name, f"{record.seconds:.1f} s  {_metric_words(record)}".rstrip())
         return kept
 
-    def _run(self, entry: PlannedStage, artifact: Artifact, key: str) -> Artifact:
-        name, recipe = entry.name, self.start.plan.recipe
-        context = Context(
+    def _stored(self, name: str, key: str, artifact: Artifact) -> Artifact | None:
+        """What an earlier run made of the stage, or the main process just now; alike for every process."""
+        found = self.store.load(name, key, artifact, self.start.builders) if self.crew.is_main else None
+        if not self.crew.told(found is not None) or self.crew.is_main:
+            return found
+        found = self.store.load(name, key, artifact, self.start.builders)
+        if found is None:
+            raise StageError(
+                f"process {self.crew.rank} does not find what the main one stored in {self.store.folder}: "
+                "give all of them one folder with --out, on several machines a shared one"
+            )
+        return found
+
+    def _tracker(self, entry: PlannedStage, key: str) -> Tracker:
+        if not self.crew.is_main or not entry.settings.get("epochs"):
+            return Untracked()
+        out = self.store.folder.parent
+        return tracker_for(entry.name, entry.settings, out=out, key=key, mlflow=self.mlflow, note=self.reporter.note)
+
+    def context(self, entry: PlannedStage, *, work: Path, progress: Progress, tracker: Tracker) -> Context:
+        """What surrounds a stage that works in a folder."""
+        recipe = self.start.plan.recipe
+        return Context(
             data=self.start.data,
             profile=self.start.plan.profile,
-            work=self.store.work(name, key),
+            work=work,
             seed=recipe.seed,
             build=self.start.builders,
-            teacher=self.start.teacher,
+            teachers=self.start.teachers.get(entry.name, {}),
+            cache=self.store.folder.parent / "cache" / "teachers",
             training_precision=recipe.training_precision,
+            progress=progress,
+            note=self.reporter.note,
+            tracker=tracker,
+        )
+
+    def _run(self, entry: PlannedStage, artifact: Artifact, key: str) -> Artifact:
+        name = entry.name
+        context = self.context(
+            entry,
+            work=self.store.work(name, key),
             progress=self.reporter.stage(name),
+            tracker=self._tracker(entry, key),
         )
         began = time.perf_counter()
         memory.forget_peak()
@@ -143,6 +192,8 @@ class _Runner:
             raise type(error)(f"stage {name}: {error}") from error
         except torch.OutOfMemoryError as error:
             raise StageError(f"stage {name}: out of memory. Set {name}.batch_size lower. ({error})") from error
+        finally:
+            context.tracker.close()
         record = replace(
             finished.records[-1],
             seconds=time.perf_counter() - began,
@@ -164,7 +215,8 @@ def _refuse_missing_runtime(plan: Plan) -> None:
             raise RuntimeMissingError(f"target {plan.profile.name}: {reason}")
 
 
-def _make_writable(out: Path) -> None:
+def make_writable(out: Path) -> None:
+    """Make the output folder. RecipeError: it cannot be made, or written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
@@ -195,7 +247,8 @@ def _ship(artifact: Artifact, report: Report, store: Store, out: Path) -> None:
 
 def _data_words(data: Data) -> str:
     train = f"{len(data.train)} train, " if data.train is not None else ""
-    return f"{len(data.classes)} classes; {train}{len(data.val)} validation, {len(data.test)} test images"
+    words = f"{len(data.classes)} classes; {train}{len(data.val)} validation, {len(data.test)} test {data.task.samples}"
+    return words if data.task is CLASSIFICATION else f"{data.task.name}, {words}"
 
 
 def _metric_words(record: Record) -> str:

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from .distill.settings import Loss, Losses, ce_and_kd
+from .distill.settings import Attack, Loss, Losses, ce_and_kd
+from .distill.teacher_settings import Cache, Teachers, Views, Weigh
 
+CLIP_NORM = 5.0  # a rare bad batch must not undo an epoch; ordinary gradients stay below
 STRICT = ConfigDict(extra="forbid")
 Epochs = Annotated[int, Field(ge=0, le=10_000)]
 BatchSize = Annotated[int, Field(ge=2)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(ge=0)]
+Clip = Annotated[float, Field(gt=0)] | None
 Temperature = Annotated[float, Field(gt=0, validation_alias=AliasChoices("temperature", "T"))]
 Optimizer = Literal["adamw", "sgd"]
 
@@ -22,7 +25,15 @@ class Lesson:
     """How one training goes.
 
     ce, kd: weights of the labels' and of the teacher's loss. temperature: softens both answers. loss: any losses by
-    name, in place of those two.
+    name, in place of those two. attack: train on images that were changed to mislead the student.
+    accumulate: batches whose gradients are averaged for one update: as if batch_size were so many times larger, in the
+    memory of one. balance: `gradients` makes the weights ratios of pull: each epoch they are rescaled so that the norm
+    of each loss's gradient stands in the ratio of its weight. clip_norm: a gradient that is longer is shortened to it;
+    null: never. compile: let torch.compile speed up the student's passes, where no loss taps its modules.
+    teacher: who is imitated, one or several, in place of the recipe's; weigh: how much each of several counts, alike, by
+    confidence (right and sure), by entropy (sure), or learned. check_teacher: refuse one that is worse than its student
+    or has its classes in another order. cache: keep the teachers' answers on disk, auto, off, or up to so many GB.
+    views: vary each image in so many ways and no more, so that the answers last; none: anew in every epoch.
     """
 
     epochs: Epochs = 10
@@ -34,11 +45,22 @@ class Lesson:
     kd: Weight = 0.0
     temperature: Temperature = 4.0
     loss: Losses | None = None
+    attack: Attack | None = None
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    balance: Literal["none", "gradients"] = "none"
+    clip_norm: Clip = CLIP_NORM
+    compile: bool = False
+    teacher: Teachers | None = None
+    weigh: Weigh = "alike"
+    check_teacher: bool = True
+    cache: Cache = "auto"
+    views: Views | None = None
 
     def losses(self) -> Mapping[str, Loss]:
         """Every loss that counts, by name."""
         named = self.loss or ce_and_kd(ce=self.ce, kd=self.kd, temperature=self.temperature)
-        return {name: loss for name, loss in named.items() if loss.weight != 0}
+        stacking = {"stacking": Loss()} if self.weigh == "learned" else {}
+        return {name: loss for name, loss in (stacking | dict(named)).items() if loss.weight != 0}
 
     def problem(self) -> str | None:
         """What is wrong with the losses, in words."""
