@@ -36,6 +36,16 @@ def teacher() -> nn.Module:
     return ConvNet(48)
 
 
+def assistant() -> nn.Module:
+    """About a quarter of the teacher's."""
+    return ConvNet(24)
+
+
+def tiny() -> nn.Module:
+    """About a thirty-fifth of the teacher's."""
+    return ConvNet(8)
+
+
 def student() -> nn.Module:
     """About half of that."""
     return ConvNet(32)

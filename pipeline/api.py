@@ -6,14 +6,15 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from rich.console import Console
 
+from ..stages.launch import processes
 from ..targets.errors import RecipeError
 from . import recipe as recipes
-from .job import default_folder, exit_code
+from .job import default_folder, exit_code, told_to_mlflow
 from .plan import make
 from .progress import ConsoleReporter
 from .report.schema import Report, Variant
@@ -69,6 +70,7 @@ def compress(
     out: str | Path | None = None,
     fresh: bool = False,
     ship: str | None = None,
+    track: Literal["mlflow"] | None = None,
     quiet: bool = False,
 ) -> Result:
     """Compress a trained network for one device, measure it there, and return the report.
@@ -76,7 +78,8 @@ def compress(
     recipe: a YAML file; everything else overrides it. model, teacher, student: a source as on the command line, or a
     torch module. data: a source, or splits in memory, {"train": (images, labels), "test": (images, labels)}, with
     images as uint8 (0 to 255) or float (0 to 1) and labels as class numbers. settings: any other recipe key, dotted
-    or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. A killed run goes on where it
+    or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. track: who is told the curves
+    of each training besides TensorBoard. A killed run goes on where it
     was when it is called again with the same `out`.
 
     RecipeError, RuntimeMissingError, StageError: with a message that says what to do.
@@ -98,7 +101,7 @@ def compress(
 
     from .run import run
 
-    reporter = ConsoleReporter(Console(stderr=True), quiet=quiet)
+    reporter = ConsoleReporter(Console(stderr=True), quiet=quiet or processes()[0] > 0)
     builders = {role: _copier(network) for role, network in modules.items() if _is_module(network)}
     with reporter.showing():
         report = run(
@@ -108,6 +111,7 @@ def compress(
             command="edgepress.compress(...)",
             fresh=fresh,
             ship=ship,
+            mlflow=told_to_mlflow(track),
             builders=builders,
             data=_in_memory(data, plan, folder) if isinstance(data, Mapping) else None,
         )
@@ -137,4 +141,11 @@ def _copier(network: Any) -> Callable[[], nn.Module]:
 def _in_memory(splits: Mapping[str, Any], plan: Any, folder: Path) -> Data:
     from ..stages.data import open_memory
 
-    return open_memory(splits, plan.recipe.data, seed=plan.recipe.seed, given_weights=True, cache=folder / "cache")
+    return open_memory(
+        splits,
+        plan.recipe.data,
+        seed=plan.recipe.seed,
+        given_weights=True,
+        cache=folder / "cache",
+        task=plan.recipe.task,
+    )

@@ -63,7 +63,15 @@ def assemble(
     figures = _figures_of(artifact)
     variants = _variants(artifact, figures)
     doubt = doubt_of(figures.get("incomplete"), figures.get("unreliable"), plan.profile)
-    chosen = choose(variants, figures.get("ratios", {}), plan.budget, plan.profile, ship=ship, doubt=doubt)
+    chosen = choose(
+        variants,
+        figures.get("ratios", {}),
+        plan.budget,
+        plan.profile,
+        ship=ship,
+        doubt=doubt,
+        samples=data.task.samples,
+    )
     chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
     limits = judge(chosen_variant, plan.budget, plan.profile, doubt=doubt)
     verdict = conclude(chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt)
@@ -111,6 +119,9 @@ def _data_facts(plan: Plan, data: Data) -> DataFacts:
     return DataFacts(
         source=plan.recipe.data.source,
         classes=list(data.classes),
+        task=data.task.name,
+        metric=data.task.metric,
+        samples=data.task.samples,
         train=len(data.train) if data.train is not None else 0,
         val=len(data.val),
         test=len(data.test),

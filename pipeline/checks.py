@@ -100,20 +100,34 @@ def _accuracy_problems(variant: Variant, baseline: Variant) -> list[str]:
     told = variant.accuracy
     if told is None:
         return []
-    if not 1 <= told.n <= MOST_IMAGES or not 0 <= told.value <= 100:
-        return [f"accuracy: {told.value:.6g} % of {str(told.n)[:30]} images is no share"]
-    right = round(told.value * told.n / 100)
-    if not math.isclose(100 * right / told.n, told.value, abs_tol=1e-6):
-        return [f"accuracy: {told.value:.6g} % is no whole number of {told.n} images"]
-    problems = []
-    low, high = statistics.wilson(right, told.n)
-    if not (math.isclose(told.ci95[0], low, abs_tol=1e-3) and math.isclose(told.ci95[1], high, abs_tol=1e-3)):
-        problems.append(f"accuracy: the interval follows as {low:.2f} to {high:.2f}")
+    problems = _share_problems(told) if told.metric == "accuracy" else _figure_problems(told)
+    if problems:
+        return problems
     if told.drop is not None and baseline.accuracy is not None:
         drop = baseline.accuracy.value - told.value
         if not math.isclose(told.drop, drop, abs_tol=1e-6):
             problems.append(f"accuracy: the drop is {told.drop:.4f} and follows as {drop:.4f}")
     return problems
+
+
+def _share_problems(told: schema.Accuracy) -> list[str]:
+    """Of answers that are right or wrong."""
+    if not 1 <= told.n <= MOST_IMAGES or not 0 <= told.value <= 100:
+        return [f"accuracy: {told.value:.6g} % of {str(told.n)[:30]} images is no share"]
+    right = round(told.value * told.n / 100)
+    if not math.isclose(100 * right / told.n, told.value, abs_tol=1e-6):
+        return [f"accuracy: {told.value:.6g} % is no whole number of {told.n} images"]
+    low, high = statistics.wilson(right, told.n)
+    if math.isclose(told.ci95[0], low, abs_tol=1e-3) and math.isclose(told.ci95[1], high, abs_tol=1e-3):
+        return []
+    return [f"accuracy: the interval follows as {low:.2f} to {high:.2f}"]
+
+
+def _figure_problems(told: schema.Accuracy) -> list[str]:
+    """Of any other figure: its samples are not in the report, so that it cannot be derived again."""
+    if not 1 <= told.n <= MOST_IMAGES or told.value > 100 + 1e-9:
+        return [f"{told.metric:.30}: {told.value:.6g} % of {str(told.n)[:30]} samples is no figure of a task"]
+    return [] if told.ci95[0] <= told.ci95[1] else [f"{told.metric:.30}: the interval ends before it begins"]
 
 
 def _speedup_problems(variant: Variant, before: statistics.Latency | None, now: statistics.Latency | None) -> list[str]:

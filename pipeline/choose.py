@@ -23,27 +23,28 @@ def choose(
     *,
     ship: str | None = None,
     doubt: str | None = None,
+    samples: str = "images",
 ) -> Chosen:
-    """The fastest variant that is accurate enough on the validation images and surely faster than its float twins.
+    """The fastest variant that is accurate enough on the validation samples and surely faster than its float twins.
 
-    Accuracy is judged on the validation images, so that the reported test images choose nothing. Nothing is chosen
+    Accuracy is judged on the validation samples, so that the reported test samples choose nothing. Nothing is chosen
     by stand-in latencies: on a device that was not reached, it is the version that went through every stage.
 
     ship: a variant that the user named: it is chosen whatever the rules say, and `why` says what they would have.
     doubt: why nothing may be chosen by these figures. RecipeError: there is no such variant.
     """
     if ship is not None:
-        return _force(ship, variants, choose(variants, ratios, budget, profile, doubt=doubt))
+        return _force(ship, variants, choose(variants, ratios, budget, profile, doubt=doubt, samples=samples))
     baseline, candidates = variants[0], list(variants[1:])
     if not candidates:
         return Chosen(name=baseline.name, why="no stage made another version of the model")
     if profile.where == "stand-in":
-        return _choose_unmeasured(baseline, candidates, budget, profile)
+        return _choose_unmeasured(baseline, candidates, budget, profile, samples)
     if doubt:
         return Chosen(name=baseline.name, why=f"the baseline stays: the measurement is {doubt}")
     reasons: dict[str, str] = {}
     for candidate in candidates:
-        reason = _inaccurate(candidate, baseline, budget) or _not_faster(candidate, variants, ratios)
+        reason = _inaccurate(candidate, baseline, budget, samples) or _not_faster(candidate, variants, ratios)
         if reason:
             reasons[candidate.name] = reason
     fit = [candidate for candidate in candidates if candidate.name not in reasons and candidate.latency_ms]
@@ -53,7 +54,7 @@ def choose(
     best = min(fit, key=lambda candidate: candidate.latency_ms.median if candidate.latency_ms else float("inf"))
     refused = [f"{name} {reason}" for name, reason in reasons.items()]
     tail = f" (refused: {'; '.join(refused)})" if refused else ""
-    return Chosen(name=best.name, why=f"the fastest variant that is accurate enough on the validation images{tail}")
+    return Chosen(name=best.name, why=f"the fastest variant that is accurate enough on the validation {samples}{tail}")
 
 
 def _force(ship: str, variants: Sequence[Variant], free: Chosen) -> Chosen:
@@ -68,9 +69,11 @@ def _force(ship: str, variants: Sequence[Variant], free: Chosen) -> Chosen:
     return Chosen(name=ship, why=f"forced with --ship; the rules choose {free.name}: {free.why}", forced=True)
 
 
-def _choose_unmeasured(baseline: Variant, candidates: Sequence[Variant], budget: Budget, profile: Profile) -> Chosen:
+def _choose_unmeasured(
+    baseline: Variant, candidates: Sequence[Variant], budget: Budget, profile: Profile, samples: str
+) -> Chosen:
     last = candidates[-1]
-    reason = _inaccurate(last, baseline, budget)
+    reason = _inaccurate(last, baseline, budget, samples)
     if reason:
         return Chosen(name=baseline.name, why=f"the baseline stays: {last.name} {reason}")
     return Chosen(
@@ -79,14 +82,14 @@ def _choose_unmeasured(baseline: Variant, candidates: Sequence[Variant], budget:
     )
 
 
-def _inaccurate(candidate: Variant, baseline: Variant, budget: Budget) -> str | None:
+def _inaccurate(candidate: Variant, baseline: Variant, budget: Budget, samples: str) -> str | None:
     if candidate.val_accuracy is None or baseline.val_accuracy is None:
         return None
     if budget.accuracy is not None and candidate.val_accuracy < budget.accuracy:
-        return f"has {candidate.val_accuracy:.2f} % on the validation images, below {budget.accuracy:g} %"
+        return f"has {candidate.val_accuracy:.2f} % on the validation {samples}, below {budget.accuracy:g} %"
     drop = baseline.val_accuracy - candidate.val_accuracy
     if budget.accuracy_drop is not None and drop > budget.accuracy_drop:
-        return f"loses {drop:.2f} points on the validation images, more than {budget.accuracy_drop:g}"
+        return f"loses {drop:.2f} points on the validation {samples}, more than {budget.accuracy_drop:g}"
     return None
 
 
@@ -233,7 +236,7 @@ def _accuracy_words(chosen: Variant, baseline: Variant, profile: Profile) -> str
     if chosen.accuracy is None or chosen.name == baseline.name:
         return ""
     where = " on the stand-in" if profile.where == "stand-in" else ""
-    words = f"accuracy{where} {chosen.accuracy.value:.2f} % (n = {chosen.accuracy.n})"
+    words = f"{chosen.accuracy.metric}{where} {chosen.accuracy.value:.2f} % (n = {chosen.accuracy.n})"
     if chosen.accuracy.drop is not None and chosen.accuracy.drop_ci95 is not None:
         low, high = chosen.accuracy.drop_ci95
         kind = "below" if chosen.accuracy.drop >= 0 else "above"

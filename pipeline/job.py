@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..targets.errors import RecipeError
+from ..stages.launch import processes
+from ..stages.tracking import wants_mlflow
+from ..targets.errors import RecipeError, RuntimeMissingError
 from . import recipe
 from .plan import Plan, make
 from .progress import ConsoleReporter, result_console
@@ -30,17 +33,23 @@ def main(options: argparse.Namespace, *, command: str) -> int:
     """Run the job that the options describe; returns the exit code."""
     plan = make(read(options))
     out = Path(options.out) if options.out else default_folder(plan)
+    is_main = processes()[0] == 0
     if options.dry_run:
-        show_plan(plan, out, as_json=options.json)
+        if is_main:
+            show_plan(plan, out, as_json=options.json)
         return 0
     messages = Console(stderr=True)
-    if not options.quiet:
+    mlflow = told_to_mlflow(options.track)
+    quiet = options.quiet or not is_main
+    if not quiet:
         messages.print(f"{plan.profile.name}: {plan.where()}", markup=False, highlight=False, soft_wrap=True)
     from .run import run  # torch
 
-    reporter = ConsoleReporter(messages, quiet=options.quiet)
+    reporter = ConsoleReporter(messages, quiet=quiet)
     with reporter.showing():
-        report = run(plan, out, reporter, command=command, fresh=options.fresh, ship=options.ship)
+        report = run(plan, out, reporter, command=command, fresh=options.fresh, ship=options.ship, mlflow=mlflow)
+    if not is_main:
+        return exit_code(report)
     if options.json:
         print(report.model_dump_json())
     else:
@@ -52,6 +61,13 @@ def main(options: argparse.Namespace, *, command: str) -> int:
         text = "stopped. What was measured is kept and marked incomplete; the same command measures again."
         messages.print(text, markup=False, highlight=False, soft_wrap=True)
     return exit_code(report)
+
+
+def told_to_mlflow(asked: str | None) -> bool:
+    """Whether curves go to MLflow. RuntimeMissingError: they should by an option, and it is not installed."""
+    if asked == "mlflow" and importlib.util.find_spec("mlflow") is None:
+        raise RuntimeMissingError("--track mlflow: mlflow is not installed: pip install 'edgepress[mlflow]'")
+    return wants_mlflow(asked)
 
 
 def exit_code(report: Report) -> int:

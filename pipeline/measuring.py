@@ -8,12 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ..targets import profiles
+from ..targets import model_input, profiles
 from ..targets.errors import RecipeError, RuntimeMissingError
 from ..targets.facts import energy_facts, latency_facts, throughputs
 from ..targets.measure import Engine, Measurement, measure
@@ -25,8 +23,6 @@ from .job import INTERRUPTED
 from .progress import ConsoleReporter, result_console
 
 STAGE_FAILED = 5
-SAMPLES = 4  # inputs of random numbers: no accuracy is measured, and latency does not depend on the image
-INPUT_SEED = 0
 
 
 def main(options: argparse.Namespace) -> int:
@@ -36,9 +32,9 @@ def main(options: argparse.Namespace) -> int:
     if reason:
         raise RuntimeMissingError(f"target {profile.name}: {reason}")
     paths = [Path(name) for name in options.models]
-    shapes = {path: input_shape(path) for path in paths}
-    if len(set(shapes.values())) > 1:
-        words = ", ".join(f"{path.name} {'x'.join(map(str, shape))}" for path, shape in shapes.items())
+    inputs = {path: model_input.read(path) for path in paths}
+    if len(set(inputs.values())) > 1:
+        words = ", ".join(f"{path.name} {entry.words()}" for path, entry in inputs.items())
         raise RecipeError(f"files that are compared must take the same input: {words}")
     engines = [
         Engine(
@@ -55,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
         progress = reporter.stage("profile")
         found = measure(
             engines,
-            inputs={"random": random_images(shapes[paths[0]])},
+            inputs={"random": inputs[paths[0]].random()},
             seconds=options.seconds,
             environment=profile.environment,
             batch=profile.batch,
@@ -73,41 +69,12 @@ def main(options: argparse.Namespace) -> int:
     return STAGE_FAILED if failed else 0
 
 
-def input_shape(path: Path) -> tuple[int, ...]:
-    """Shape of the one input of an ONNX file, with a batch of 1. RecipeError: no such file, or another input."""
-    import onnx
-
-    if not path.is_file():
-        raise RecipeError(f"no file {path}")
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as error:  # protobuf's errors have no common base that is public
-        raise RecipeError(f"{path} is not an ONNX file: {error}") from None
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [entry for entry in graph.input if entry.name not in constants]
-    if len(inputs) != 1:
-        raise RecipeError(f"{path} has {len(inputs)} inputs; one is supported")
-    kind = inputs[0].type.tensor_type
-    if kind.elem_type != onnx.TensorProto.FLOAT:
-        raise RecipeError(f"{path}: the input is not float32; export it with float32 inputs")
-    sizes = [dimension.dim_value for dimension in kind.shape.dim]
-    if any(size <= 0 for size in sizes[1:]):
-        raise RecipeError(f"{path}: the input's shape is open beyond the batch; export it with fixed sizes")
-    return (1, *sizes[1:])
-
-
 def is_quantized(path: Path) -> bool:
     """Whether the file has quantise or dequantise nodes."""
     import onnx
 
     nodes = onnx.load(str(path), load_external_data=False).graph.node
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in nodes)
-
-
-def random_images(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Standard normal numbers: zeros would be faster than real images on some CPUs."""
-    generator = np.random.default_rng(INPUT_SEED)
-    return generator.standard_normal((SAMPLES, *shape[1:])).astype(np.float32)
 
 
 def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, Any]:

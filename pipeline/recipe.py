@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -12,11 +12,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..stages.distill.stage import Distill
+from ..stages.distill.teacher_settings import Teachers, TeacherSettings, kind_of, listed
 from ..stages.export import Export
 from ..stages.profile import Measure
 from ..stages.prune import Prune
 from ..stages.quantize import Quantize
 from ..stages.settings import DataSettings, ModelSettings
+from ..stages.tasks import TaskName
 from ..stages.train import Train
 from ..targets.errors import RecipeError, did_you_mean
 from ..targets.profiles import Budget, StageName
@@ -40,8 +42,9 @@ class Recipe(BaseModel):
     target: str = Field("openvino-cpu", description="a profile's name, or the path of one of your own")
     model: ModelSettings = Field(description="the trained network: baseline, and teacher unless another is named")
     student: ModelSettings | None = Field(None, description="the network to ship; none: the model itself, pruned")
-    teacher: ModelSettings | None = Field(None, description="who is imitated; none: the model")
+    teacher: Teachers | None = Field(None, description="who is imitated, one or several; none: the model")
     data: DataSettings
+    task: TaskName | None = Field(None, description="what the answers mean; none: as the data say, or classification")
     budget: Budget | None = Field(None, description="none: the profile's")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     training_precision: Literal["fp32", "bf16"] = Field(
@@ -94,7 +97,7 @@ def load(
     source = Source(origin, lines)
     data = _expand(data)
     if folder is not None:
-        _anchor_(data, folder)
+        anchor_(data, folder)
     for key, value in options:
         _set_(data, key, value, source)
     return validate(_switch_off(data), source)
@@ -111,8 +114,17 @@ def validate(data: Mapping[str, Any], source: Source) -> Recipe:
 
 def _expand(data: dict[str, Any]) -> dict[str, Any]:
     """Short forms: a model or data set as one string."""
-    short = ("model", "student", "teacher", "data")
+    short = ("model", "student", "data")
+    for section in _taught(data):
+        section["teacher"] = listed(section["teacher"])
     return {key: {"source": value} if key in short and isinstance(value, str) else value for key, value in data.items()}
+
+
+def _taught(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every section that names teachers."""
+    for section in (data, *(data.get(name) for name in STAGES)):
+        if isinstance(section, dict) and section.get("teacher") is not None:
+            yield section
 
 
 def _switch_off(data: dict[str, Any]) -> dict[str, Any]:
@@ -125,10 +137,13 @@ def _switch_off(data: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "off": [*data.get("off", ()), *off]} if off else kept
 
 
-def _anchor_(data: dict[str, Any], folder: Path) -> None:
+def anchor_(data: dict[str, Any], folder: Path) -> None:
     """Relative paths in a recipe file start from its folder."""
-    for key in ("model", "student", "teacher", "data"):
-        section = data.get(key)
+    teachers = [one for section in _taught(data) for one in section["teacher"] if isinstance(one, dict)]
+    for teacher in teachers:
+        if isinstance(teacher.get("source"), str) and kind_of(teacher["source"]) in ("weights", "run"):
+            teacher["source"] = str(folder / Path(teacher["source"]).expanduser())
+    for section in (*(data.get(key) for key in ("model", "student", "data")), *teachers):
         if not isinstance(section, dict):
             continue
         for name in ("weights", "root"):
@@ -136,12 +151,18 @@ def _anchor_(data: dict[str, Any], folder: Path) -> None:
                 section[name] = str(folder / Path(section[name]).expanduser())
         if isinstance(section.get("source"), str):
             section["source"] = _anchored(section["source"], folder)
+    distill = data.get("distill")
+    if isinstance(distill, dict) and isinstance(distill.get("data"), str):
+        distill["data"] = _anchored(distill["data"], folder)
 
 
 def _anchored(source: str, folder: Path) -> str:
     for prefix in ("imagefolder:", "mnist:"):
         if source.startswith(prefix):
             return prefix + str(folder / Path(source.removeprefix(prefix)).expanduser())
+    if source.startswith("transformers:"):  # a folder, or the name of a kind of network
+        name = source.removeprefix("transformers:")
+        return f"transformers:{folder / Path(name).expanduser()}" if "/" in name else source
     if ".py:" in source:
         return str(folder / Path(source).expanduser())
     return source
@@ -159,7 +180,9 @@ def _set_(data: dict[str, Any], key: str, text: str, source: Source) -> None:
         if not isinstance(place.get(part), dict):
             place[part] = {}
         place = place[part]
-    if path[-1] in ("model", "student", "teacher", "data") and len(path) == 1:
+    if path == ("teacher",) and isinstance(value, str):
+        value = {"source": value}  # a dictionary, so that `teacher.weights` can join it
+    if path[-1] in ("model", "student", "data") and len(path) == 1:
         before = place.get(path[0])
         value = {**(before if isinstance(before, dict) else {}), "source": value}
     place[path[-1]] = value
@@ -199,8 +222,10 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
         name: [entry.name for entry in dataclass_fields(stage)] for name, stage in STAGES.items()
     }
     for name, model in (
-        ("model", ModelSettings), ("student", ModelSettings), ("teacher", ModelSettings), ("data", DataSettings),
+        ("model", ModelSettings), ("student", ModelSettings), ("data", DataSettings),
         ("budget", Budget),
     ):  # fmt: skip
         sections[name] = list(model.model_fields)
+    if "teacher" in path:
+        return [entry.name for entry in dataclass_fields(TeacherSettings)]
     return sections.get(str(path[0]), []) if path else list(Recipe.model_fields)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ..stages.settings import DataSettings
-from ..targets import machine
+from ..stages.settings import DataSettings, ModelSettings
+from ..stages.tasks import CLASSIFICATION, TASKS, Task
+from ..targets import machine, model_input
 from ..targets.errors import EdgepressError
 from ..targets.measure import Engine, Measurement, measure
 from ..targets.runtimes import TARGETS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # A quick measurement is a coarse one: what differs by more than this is not noise.
 RATIO_TOLERANCE = 0.10
+POINTS_TOLERANCE = 0.2  # the same for a figure that counts no answers
 IMAGES_TOLERANCE = 2  # answers that may fall on the other side of a tie in another build of the runtime
 HARMLESS = {"ONEDNN_MAX_CPU_ISA": re.compile(r"[A-Z0-9_]{1,32}")}
 ACCURACY, SPEED = "accuracy, measured again", "speed-up, measured again"
@@ -45,7 +47,7 @@ def measure_again(report: Report, folder: Path, *, data: str | None, seconds: fl
     variants = [baseline] if chosen is baseline else [baseline, chosen]
     try:
         with tempfile.TemporaryDirectory(prefix="edgepress-verify-") as cache:
-            images, labels, why_not = _images(report, folder, data=data, cache=Path(cache))
+            images, labels, why_not = _samples(report, folder, data=data, cache=Path(cache))
             found = measure(
                 [_engine(variant, folder) for variant in variants],
                 inputs={"test": images},
@@ -69,7 +71,7 @@ def measure_again(report: Report, folder: Path, *, data: str | None, seconds: fl
         yield Check(name=ACCURACY, ok=None, text=why_not)
     else:
         for variant in variants:
-            yield _accuracy(variant, found, labels)
+            yield _accuracy(variant, found, labels, task=_task(report))
     yield _speedup(report, baseline, chosen, found)
 
 
@@ -101,16 +103,14 @@ def _environment(report: Report) -> dict[str, str]:
     }
 
 
-def _images(
+def _samples(
     report: Report, folder: Path, *, data: str | None, cache: Path
-) -> tuple[NDArray[np.float32], NDArray[np.int64] | None, str]:
-    """Test images as the network takes them, and labels; random images and the reason where there are none."""
+) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
+    """Test samples as the network takes them, and labels; random ones and the reason where there are none."""
     opened, why_not = _open(report, data=data, cache=cache)
     if opened is None:
-        from .measuring import input_shape, random_images
-
         path = (folder / report.variants[0].file).resolve().with_suffix(".onnx")
-        return random_images(input_shape(path)), None, why_not
+        return model_input.read(path).random(), None, why_not
     from ..stages.data import loader
 
     batches = list(loader(opened.test, batch_size=256, shuffle=False, seed=0, epoch=0))
@@ -129,19 +129,34 @@ def _open(report: Report, *, data: str | None, cache: Path) -> tuple[Data | None
         settings = DataSettings.model_validate(values)
         from ..stages.data import open_data
 
-        given = _plain_recipe(report, "model").get("weights") is not None
-        return open_data(settings, seed=report.run.seed, cache=cache, given_weights=given), ""
+        given = _had_weights(report)
+        task = _task(report).name
+        return open_data(settings, seed=report.run.seed, cache=cache, given_weights=given, task=task), ""
     except (EdgepressError, ValidationError) as error:
         first = str(error).splitlines()[0]
         return None, f"the data cannot be opened: {first}. Name them with --data."
 
 
-def _accuracy(variant: Variant, found: Measurement, labels: NDArray[np.int64]) -> Check:
+def _had_weights(report: Report) -> bool:
+    model = _plain_recipe(report, "model")
+    return ModelSettings(source=str(model.get("source", "")), weights=model.get("weights")).has_weights
+
+
+def _task(report: Report) -> Task:
+    return TASKS.get(report.data.task, CLASSIFICATION) if report.data else CLASSIFICATION
+
+
+def _accuracy(variant: Variant, found: Measurement, labels: NDArray[Any], *, task: Task) -> Check:
     outputs, told = found.figures[variant.name].outputs, variant.accuracy
     if outputs is None or told is None:
         return Check(name=ACCURACY, ok=None, text=f"{variant.name}: the report has no accuracy to compare with")
     if told.n != len(labels):
-        return Check(name=ACCURACY, ok=False, text=f"there are {len(labels)} test images here, the report has {told.n}")
+        seen = f"there are {len(labels)} test {task.samples} here, the report has {told.n}"
+        return Check(name=ACCURACY, ok=False, text=seen)
+    if told.metric != "accuracy":
+        again = task.judge().value(outputs["test"], labels)
+        text = f"{variant.name}: {told.metric} {again:.2f} %, the report says {told.value:.2f} %"
+        return Check(name=ACCURACY, ok=abs(again - told.value) <= POINTS_TOLERANCE, text=text)
     right = int((outputs["test"].argmax(axis=1) == labels).sum())
     before = round(told.value * told.n / 100)
     text = f"{variant.name}: {right} of {len(labels)} right, the report says {before}"

@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ..targets import machine, practice, profiles
+from ..targets import machine, model_input, practice, profiles
 from ..targets.errors import RecipeError, RuntimeMissingError
 from ..targets.jobs import Engine
 from ..targets.profiles import Profile
 from ..targets.repeating import Comparison, compare_again
 from ..targets.runtimes import target
-from .measuring import input_shape, is_quantized, random_images
+from .measuring import is_quantized
 from .progress import ConsoleReporter, result_console
 
 MOST_FALSE_CLAIMS = 5.0  # per cent: what intervals of 95 % allow
@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
     reporter = ConsoleReporter(Console(stderr=True), quiet=options.quiet)
     with tempfile.TemporaryDirectory() as folder, reporter.showing():
         path = Path(options.model) if options.model else practice.write(Path(folder) / "practice.onnx")
-        image = random_images(input_shape(path))[:1]
+        image = model_input.read(path).random()[:1]
         progress = reporter.stage("selftest")
 
         def told(number: int, found: Comparison) -> None:

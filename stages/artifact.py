@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from .progress import Progress, Quiet
+from .tracking import Tracker, Untracked
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..targets.profiles import Profile
     from .contract import InputContract
+    from .cutting import Cut
     from .data import Data
     from .quantization.scheme import Scheme
 
@@ -68,6 +70,7 @@ class Artifact:
     key: str  # of everything that determines this version
     form: Form = "float"
     scheme: Scheme | None = None  # how it is quantised
+    cut: Cut | None = None  # the exit that it ends at, where it does not go to its own end
     files: tuple[ExportedFile, ...] = ()
     records: tuple[Record, ...] = ()
     parent: Artifact | None = None
@@ -101,9 +104,12 @@ class Context:
     work: Path  # the stage's own folder: checkpoints, exported files
     seed: int
     build: Mapping[str, Callable[[], nn.Module]]  # "model", and "student" where it is another network
-    teacher: nn.Module | None = None  # where it is not the original model
+    teachers: Mapping[str, nn.Module | str] = field(default_factory=dict)  # named ones: networks, or words such as ema
+    cache: Path | None = None  # a folder that may be deleted at any time
     training_precision: Literal["fp32", "bf16"] = "fp32"
     progress: Progress = field(default_factory=Quiet)
+    tracker: Tracker = field(default_factory=Untracked)
+    note: Callable[[str], None] = lambda text: None  # told what the user should know
 
 
 class Stage(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..targets.errors import StageError
+from .metrics import METRICS, Labels, Metric
 
 # Float files differ from torch by the order of additions alone. Rounded ones (INT8, and bfloat16 with its 8 bits) round
 # like torch up to single steps, where a sum falls between two integers: there answers are compared and not numbers.
@@ -19,12 +20,21 @@ ROUNDED_SQNR_DB = (
 SQNR_LIMIT_DB = 150.0  # float32 itself ends there: more is written as this
 
 
-def compare(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> dict[str, Any]:
-    """Share of equal answers, largest difference and signal to noise of two (n, classes) arrays."""
+def compare(
+    got: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    *,
+    metric: Metric = METRICS["classification"],
+    labels: Labels | None = None,
+) -> dict[str, Any]:
+    """Share of equal answers, largest difference and signal to noise of two arrays, (n, classes) for most tasks.
+
+    metric: knows which answers come to the same. labels: where these are for places, only labelled places count.
+    """
     if got.shape != wanted.shape:
         raise StageError(f"the exported file answers with shape {got.shape[1:]}, torch with {wanted.shape[1:]}")
     return {
-        "argmax_agreement": float((got.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
+        "argmax_agreement": metric.agreement(got, wanted, labels),
         "max_abs_diff": float(np.abs(got - wanted).max()),
         "sqnr_db": sqnr_db(got, wanted),
         "n": len(got),

@@ -1,4 +1,4 @@
-"""Open the data of a recipe: images to train on, images to choose by, and images that choose nothing."""
+"""Open the data of a recipe: samples to train on, samples to choose by, and samples that choose nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..targets.errors import RecipeError, did_you_mean
-from .contract import Preprocessing
+from .contract import Preprocessing, Tokens
 from .datasets.arrays import open_file, read_mapping
 from .datasets.builtin import open_builtin
 from .datasets.found import Found, Request
@@ -21,6 +21,7 @@ from .holdout import apportion
 from .progress import Progress, Quiet
 from .settings import DataSettings
 from .splits import Split, loader
+from .tasks import CLASSIFICATION, Task
 
 __all__ = ["Data", "Split", "loader", "open_data", "open_memory"]
 
@@ -37,7 +38,7 @@ SOURCES: dict[str, Callable[[Request], Found]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Every image that a run may see. notes: how the splits came about, in sentences for the report.
+    """Every image, or text, that a run may see. notes: how the splits came about, in sentences for the report.
 
     train: None where the source has no images to train on. fingerprint: equal for equal pixels, labels,
     splits and settings.
@@ -47,36 +48,69 @@ class Data:
     val: Split
     test: Split
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Tokens
     fingerprint: str
     notes: tuple[str, ...]
     augment: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
+    transfer: Split | None = None  # images without labels that distillation takes in place of those of `train`
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one image."""
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one image, (length,) of a text."""
         return self.test.shape
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What a network for these data must take and answer, as `models.build` wants to know it."""
+        tokens = self.preprocessing if isinstance(self.preprocessing, Tokens) else None
+        return {"classes": len(self.classes), "shape": self.shape, "task": self.task, "tokens": tokens}
+
+    @property
+    def teachers_network(self) -> dict[str, Any]:
+        """The same of a teacher's, which may be shown something else."""
+        theirs = self.test.teacher_pixels
+        return self.network if theirs is None else {**self.network, "shape": theirs.shape, "tokens": None}
 
 
 def open_data(
-    settings: DataSettings, *, seed: int, cache: Path, given_weights: bool, progress: Progress | None = None
+    settings: DataSettings,
+    *,
+    seed: int,
+    cache: Path,
+    given_weights: bool,
+    progress: Progress | None = None,
+    task: str | None = None,
 ) -> Data:
     """Read the images that the settings name, and divide them.
 
     seed: of the division. cache: folder for decoded images; it may be deleted at any time. given_weights: the
-    network was trained before, perhaps on the training images, so that nothing may be chosen by those.
+    network was trained before, perhaps on the training images, so that nothing may be chosen by those. task: what the
+    recipe wants them for; None: the data tell, and classification is what most of them are for.
     RecipeError: the source cannot be read, or its images do not fit together.
     """
-    opener, name = _opener(settings.source)
-    request = Request(name=name, settings=settings, seed=seed, cache=cache, progress=progress or Quiet())
-    return _data(opener(request), settings, seed=seed, given_weights=given_weights)
+    opener, name = opener_of(settings.source)
+    request = Request(name=name, settings=settings, seed=seed, cache=cache, progress=progress or Quiet(), task=task)
+    found = opener(request)
+    if task is not None and task != found.task.name:
+        raise RecipeError(
+            f"task: {task}, and data.source {settings.source} has one class for each image. Load the data in a "
+            "function of your own and write data.source: path/to/file.py:function"
+        )
+    return _data(found, settings, seed=seed, given_weights=given_weights)
 
 
 def open_memory(
-    splits: Mapping[str, Any], settings: DataSettings, *, seed: int, cache: Path, given_weights: bool
+    splits: Mapping[str, Any],
+    settings: DataSettings,
+    *,
+    seed: int,
+    cache: Path,
+    given_weights: bool,
+    task: str | None = None,
 ) -> Data:
     """The same for images that the caller holds: what a user's data function returns."""
-    request = Request(name="", settings=settings, seed=seed, cache=cache)
+    request = Request(name="", settings=settings, seed=seed, cache=cache, task=task)
     found = read_mapping(request, splits, source="data")
     return _data(found, settings, seed=seed, given_weights=given_weights)
 
@@ -88,8 +122,14 @@ def _data(found: Found, settings: DataSettings, *, seed: int, given_weights: boo
         val_share=settings.val_share,
         given_weights=given_weights,
         source=settings.source,
+        samples=found.task.samples,
     )
-    preprocessing, pixel_notes = _preprocessing(settings, found, parts["test"].shape)
+    pixel_notes: list[str] = []
+    preprocessing: Preprocessing | Tokens
+    if found.tokens is not None:
+        preprocessing = found.tokens
+    else:
+        preprocessing, pixel_notes = _preprocessing(settings, found, parts["test"].shape)
     return Data(
         train=parts.get("train"),
         val=parts["val"],
@@ -99,10 +139,12 @@ def _data(found: Found, settings: DataSettings, *, seed: int, given_weights: boo
         fingerprint=_fingerprint(found, parts, preprocessing, settings.augment),
         notes=(*found.notes, *notes, *pixel_notes),
         augment=settings.augment,
+        task=found.task,
     )
 
 
-def _opener(source: str) -> tuple[Callable[[Request], Found], str]:
+def opener_of(source: str) -> tuple[Callable[[Request], Found], str]:
+    """Who opens such a source, and what follows the colon. RecipeError: nobody does."""
     kind, colon, name = source.partition(":")
     if colon and kind in SOURCES:
         if not name:
@@ -117,9 +159,7 @@ def _opener(source: str) -> tuple[Callable[[Request], Found], str]:
     )
 
 
-def _preprocessing(
-    settings: DataSettings, found: Found, shape: tuple[int, int, int]
-) -> tuple[Preprocessing, list[str]]:
+def _preprocessing(settings: DataSettings, found: Found, shape: tuple[int, ...]) -> tuple[Preprocessing, list[str]]:
     channels, height, width = shape
     usual = (found.mean, found.std) if found.mean else _usual(channels)
     mean = settings.mean if settings.mean is not None else usual[0]
@@ -150,7 +190,7 @@ def _list(values: tuple[float, ...]) -> str:
 
 
 def _fingerprint(
-    found: Found, parts: Mapping[str, Split], preprocessing: Preprocessing, augment: tuple[str, ...]
+    found: Found, parts: Mapping[str, Split], preprocessing: Preprocessing | Tokens, augment: tuple[str, ...]
 ) -> str:
     """Of everything that determines what a stage sees. The pixels are in the source's own digest."""
     digest = hashlib.sha256(found.digest.encode())
@@ -158,6 +198,6 @@ def _fingerprint(
         digest.update(name.encode())
         digest.update(parts[name].rows.contiguous().numpy().data)
         digest.update(parts[name].labels().contiguous().numpy().data)
-    settings = [list(preprocessing.size), list(preprocessing.mean), list(preprocessing.std), list(augment)]
-    digest.update(json.dumps([settings, list(found.classes)]).encode())
+    settings = [found.task.name, preprocessing.facts(), list(augment), list(found.classes)]
+    digest.update(json.dumps(settings).encode())
     return digest.hexdigest()

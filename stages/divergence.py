@@ -63,7 +63,7 @@ class Divergence:
         }
 
 
-def find_divergence(float_file: Path, quantized_file: Path, images: NDArray[np.float32]) -> Divergence:
+def find_divergence(float_file: Path, quantized_file: Path, images: NDArray[Any]) -> Divergence:
     """Compare what both ONNX files compute in between, on the same images, with every optimisation off.
 
     A layer is blamed for what it adds: the signal-to-noise ratio that is lost between its inputs and its output.
@@ -155,7 +155,7 @@ def _upstream(graph: Any, compared: set[str]) -> dict[str, set[str]]:
     return nearest
 
 
-def _run(model: Any, tensors: set[str], images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def _run(model: Any, tensors: set[str], images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
     """What a model computes at those tensors, image by image where its batch is fixed."""
     import onnx
     import onnxruntime as ort

@@ -1,18 +1,23 @@
-"""How often a network is right, in torch."""
+"""How well a network answers, in torch."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .contract import Preprocessing
-from .data import Split, loader
+from .contract import Preprocessing, Tokens
+from .splits import Split, loader
+
+if TYPE_CHECKING:
+    from .data import Data
 
 EVAL_BATCH = 256
 
 
-def logits(module: nn.Module, split: Split, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Answers and labels of a whole split in its order: (n, classes), (n,). The module's mode is restored."""
+def logits(module: nn.Module, split: Split, preprocessing: Preprocessing | Tokens) -> tuple[Tensor, Tensor]:
+    """Answers and labels of a whole split in its order, both on the CPU. The module's mode is restored."""
     was_training = module.training
     module.eval()
     device = next(module.parameters()).device
@@ -25,7 +30,13 @@ def logits(module: nn.Module, split: Split, preprocessing: Preprocessing) -> tup
     return torch.cat(answers), torch.cat(labels)
 
 
-def accuracy(module: nn.Module, split: Split, preprocessing: Preprocessing) -> float:
-    """Share of a split that is answered rightly, in per cent."""
+def quality(module: nn.Module, split: Split, data: Data) -> float:
+    """The task's figure on a split, in per cent, higher is better."""
+    answers, labels = logits(module, split, data.preprocessing)
+    return data.task.judge().value(answers.numpy(), labels.numpy())
+
+
+def accuracy(module: nn.Module, split: Split, preprocessing: Preprocessing | Tokens) -> float:
+    """Share of a split that is answered rightly, in per cent, where each sample has one class."""
     answers, labels = logits(module, split, preprocessing)
     return 100.0 * float((answers.argmax(dim=1) == labels).float().mean())

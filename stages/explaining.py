@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..targets import explain as reasons
@@ -29,7 +28,7 @@ def explain(
     *,
     files: Sequence[ExportedFile],
     engines: Mapping[str, Engine],
-    images: NDArray[np.float32],
+    images: NDArray[Any],
     machine: Facts,
     context: Context,
     progress: Callable[[str, float], None],
@@ -100,7 +99,7 @@ def _why_slow(
 
 
 def _divergence(
-    file: ExportedFile, measured: Mapping[str, Facts], files: Sequence[ExportedFile], images: NDArray[np.float32]
+    file: ExportedFile, measured: Mapping[str, Facts], files: Sequence[ExportedFile], images: NDArray[Any]
 ) -> dict[str, Any] | None:
     """Which layer is to blame, where the answers are not those of torch or far worse than in float."""
     facts = measured[file.variant]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..targets import operators, runtimes
 from ..targets.errors import StageError
@@ -23,6 +23,7 @@ from .pruning import count_macs, count_parameters
 from .quantization.frozen import freeze
 from .quantization.prepare import prepare
 from .quantization.qat import calibrate_, calibration_images
+from .tasks import Task
 
 PARITY_IMAGES = 256
 INT8_TWIN = "-int8"  # behind the name of the float version that was only calibrated
@@ -80,12 +81,12 @@ def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Ar
 
 def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
     """Write one file for each version; the last one is what the target would run."""
-    images = parity_images(context)
+    images, labels = parity_samples(context)
     files: list[ExportedFile] = []
     found = list(versions(artifact, context))
     for place, (name, version) in enumerate(found):
         context.progress.update(place / len(found), f"{name}.onnx")
-        files.append(_export_one(name, version, settings, context, images))
+        files.append(_export_one(name, version, settings, context, images, labels))
     metrics: dict[str, Any] = {file.variant: {**file.parity, "bytes": file.size_bytes} for file in files}
     metrics["opset"] = context.profile.opset
     return artifact.next(
@@ -94,7 +95,9 @@ def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
     )
 
 
-def _export_one(name: str, version: Artifact, settings: Export, context: Context, images: Tensor) -> ExportedFile:
+def _export_one(
+    name: str, version: Artifact, settings: Export, context: Context, images: Tensor, labels: Tensor
+) -> ExportedFile:
     profile = context.profile
     precision = precision_of(name, version, profile)
     module = deployable(version)
@@ -130,7 +133,7 @@ def _export_one(name: str, version: Artifact, settings: Export, context: Context
         description=describe(name),
         parameters=count_parameters(float_version.module),
         macs=count_macs(float_version.module, images[:1]),
-        parity=check_parity(version, path, precision, images, profile),
+        parity=check_parity(version, path, precision, images, labels, task=context.data.task),
     )
 
 
@@ -154,25 +157,26 @@ def deployable(version: Artifact) -> nn.Module:
     if version.form == "float":
         return version.module
     assert version.scheme is not None
-    assert isinstance(version.module, fx.GraphModule)
     return freeze(version.module, version.scheme)
 
 
-def parity_images(context: Context) -> Tensor:
-    """Real images, normalised: validation ones, since nothing is chosen by them here."""
+def parity_samples(context: Context) -> tuple[Tensor, Tensor]:
+    """Real images, or texts, normalised, with their labels: validation ones, since nothing is chosen by them here."""
     batches = loader(context.data.val, batch_size=PARITY_IMAGES, shuffle=True, seed=context.seed, epoch=0)
-    images, _, _ = next(iter(batches))
-    return context.data.preprocessing.normalize(images)
+    images, labels, _ = next(iter(batches))
+    return context.data.preprocessing.normalize(images), labels
 
 
-def check_parity(version: Artifact, path: Path, precision: str, images: Tensor, profile: Profile) -> dict[str, Any]:
+def check_parity(
+    version: Artifact, path: Path, precision: str, images: Tensor, labels: Tensor, *, task: Task
+) -> dict[str, Any]:
     """Answers of the file in ONNX Runtime against torch's. StageError: they are not the same network."""
     with torch.no_grad():
         wanted = version.module.eval()(images).float().numpy()
     session = runtimes.target("onnxruntime").load(path, precision="fp32", threads=1)
     got = np.concatenate([session(image[None])[0] for image in images.numpy()])
     session.close()
-    figures = compare(got, wanted)
+    figures = compare(got, wanted, metric=task.judge(), labels=labels.numpy())
     figures["ok"] = agrees(figures, precision=precision, largest=float(np.abs(wanted).max()))
     if not np.isfinite(got).all():
         raise StageError(
@@ -182,7 +186,7 @@ def check_parity(version: Artifact, path: Path, precision: str, images: Tensor, 
     if not figures["ok"] and precision != "int8":
         raise StageError(
             f"{path.name} does not answer as torch does: largest difference {figures['max_abs_diff']:.3g} on "
-            f"{len(images)} images, agreement {100 * figures['argmax_agreement']:.1f} %"
+            f"{len(images)} {task.samples}, agreement {100 * figures['argmax_agreement']:.1f} %"
         )
     return figures
 

@@ -19,74 +19,87 @@ TEST_SHARE = 0.1  # of data that come in one piece
 Parts = tuple[dict[str, Split], list[str]]
 
 
-def apportion(splits: Mapping[str, Split], *, seed: int, val_share: float, given_weights: bool, source: str) -> Parts:
+def apportion(
+    splits: Mapping[str, Split],
+    *,
+    seed: int,
+    val_share: float,
+    given_weights: bool,
+    source: str,
+    samples: str = "images",
+) -> Parts:
     """Make val and test (and train, where there is any) of what a source has, and say in words how.
 
-    RecipeError: there are too few images, or none to train on although no weights were given.
+    samples: what they are, in words. RecipeError: there are too few of them, or none to train on although no weights
+    were given.
     """
     empty = [name for name, split in splits.items() if len(split) == 0]
     if empty:
-        raise RecipeError(f"data.source {source}: {' and '.join(empty)} holds no images")
+        raise RecipeError(f"data.source {source}: {' and '.join(empty)} holds no {samples}")
     if "train" not in splits and not given_weights:
         raise RecipeError(
-            f"data.source {source} has no images to train on (only {' and '.join(splits)}), and the model "
+            f"data.source {source} has no {samples} to train on (only {' and '.join(splits)}), and the model "
             "comes without weights. Add a train split, or give model.weights."
         )
     holdouts = [name for name in ("val", "test") if name in splits]
     generator = torch.Generator().manual_seed(seed)
     if len(holdouts) == 2:
-        return dict(splits), ["the data's own val images choose, its own test images judge"]
+        return dict(splits), [f"the data's own val {samples} choose, its own test {samples} judge"]
     if not holdouts:
-        return _from_one_piece(splits["train"], generator, val_share, given_weights, source)
+        return _from_one_piece(splits["train"], generator, val_share, given_weights, source, samples)
     name = holdouts[0]
     train = {"train": splits["train"]} if "train" in splits else {}
     if given_weights:
-        return _halve(train, splits[name], name, generator, source)
-    return _carve(splits["train"], splits[name], name, generator, val_share, source)
+        return _halve(train, splits[name], name, generator, source, samples)
+    return _carve(splits["train"], splits[name], name, generator, val_share, source, samples)
 
 
-def _halve(train: dict[str, Split], holdout: Split, name: str, generator: torch.Generator, source: str) -> Parts:
-    _at_least(2, holdout, name, source)
-    val, test = divide(holdout.labels(), VAL_OF_HOLDOUT, generator=generator)
+def _halve(
+    train: dict[str, Split], holdout: Split, name: str, generator: torch.Generator, source: str, samples: str
+) -> Parts:
+    _at_least(2, holdout, name, source, samples)
+    val, test = divide(holdout.strata(), VAL_OF_HOLDOUT, generator=generator)
     note = (
-        f"the given weights may have been trained on the training images, so the {len(holdout)} {name} "
-        f"images are divided: {len(val)} choose, {len(test)} judge"
+        f"the given weights may have been trained on the training {samples}, so the {len(holdout)} {name} "
+        f"{samples} are divided: {len(val)} choose, {len(test)} judge"
     )
     return {**train, "val": holdout.subset(val), "test": holdout.subset(test)}, [note]
 
 
-def _carve(train: Split, holdout: Split, name: str, generator: torch.Generator, val_share: float, source: str) -> Parts:
-    _at_least(2, train, "train", source)
-    val, rest = divide(train.labels(), val_share, generator=generator)
+def _carve(
+    train: Split, holdout: Split, name: str, generator: torch.Generator, val_share: float, source: str, samples: str
+) -> Parts:
+    _at_least(2, train, "train", source, samples)
+    val, rest = divide(train.strata(), val_share, generator=generator)
     note = (
-        f"the network is trained in this run, so {len(val)} of the {len(train)} training images are set "
-        f"aside to choose by; all {len(holdout)} {name} images judge"
+        f"the network is trained in this run, so {len(val)} of the {len(train)} training {samples} are set "
+        f"aside to choose by; all {len(holdout)} {name} {samples} judge"
     )
     return {"train": train.subset(rest), "val": train.subset(val), "test": holdout}, [note]
 
 
 def _from_one_piece(
-    whole: Split, generator: torch.Generator, val_share: float, given_weights: bool, source: str
+    whole: Split, generator: torch.Generator, val_share: float, given_weights: bool, source: str, samples: str
 ) -> Parts:
-    _at_least(3, whole, "the data", source)
-    test, others = divide(whole.labels(), TEST_SHARE, generator=generator)
+    _at_least(3, whole, "the data", source, samples)
+    test, others = divide(whole.strata(), TEST_SHARE, generator=generator)
     rest = whole.subset(others)
-    val, train = divide(rest.labels(), val_share / (1 - TEST_SHARE), generator=generator)
+    val, train = divide(rest.strata(), val_share / (1 - TEST_SHARE), generator=generator)
     notes = [
-        f"the data come in one piece, so {len(whole)} images are divided: {len(train)} train, {len(val)} "
+        f"the data come in one piece, so {len(whole)} {samples} are divided: {len(train)} train, {len(val)} "
         f"choose, {len(test)} judge"
     ]
     if given_weights:
         notes.append(
-            "the given weights may have been trained on these very images: accuracy can look better than it "
+            f"the given weights may have been trained on these very {samples}: accuracy can look better than it "
             "is. Give a test folder that training never saw."
         )
     return {"train": rest.subset(train), "val": rest.subset(val), "test": whole.subset(test)}, notes
 
 
-def _at_least(number: int, split: Split, name: str, source: str) -> None:
+def _at_least(number: int, split: Split, name: str, source: str, samples: str) -> None:
     if len(split) < number:
         raise RecipeError(
-            f"data.source {source}: {name} has {len(split)} images, too few to set any aside. Give more "
-            "images, or give val and test apart."
+            f"data.source {source}: {name} has {len(split)} {samples}, too few to set any aside. Give more "
+            f"{samples}, or give val and test apart."
         )

@@ -15,26 +15,54 @@ from torch import Tensor, nn
 
 from ..targets.errors import RecipeError, did_you_mean
 from .builtin import NETWORKS
+from .contract import Tokens
 from .imports import CODE, import_for, load_function
 from .settings import ModelSettings
+from .tasks import CLASSIFICATION, Task
 from .weights import load_weights_
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
-def build(settings: ModelSettings, *, classes: int, shape: Shape, seed: int = 0) -> nn.Module:
-    """The network in eval mode on the CPU. shape: (channels, height, width) of one image.
+def build(
+    settings: ModelSettings,
+    *,
+    classes: int,
+    shape: Shape,
+    seed: int = 0,
+    task: Task = CLASSIFICATION,
+    tokens: Tokens | None = None,
+    any_classes: bool = False,
+) -> nn.Module:
+    """The network in eval mode on the CPU. shape: (channels, height, width) of one image, (length,) of a text.
 
-    seed: of the initial weights; the global generator is left as it was.
-    RecipeError: the network cannot be built, or does not answer (batch, classes) to a batch of such images.
+    seed: of the initial weights; the global generator is left as it was. tokens: what texts are made of.
+    any_classes: it may tell other classes apart, as a teacher may whose answers are not compared class by class.
+    RecipeError: the network cannot be built, or does not answer as the task wants: (batch, classes) for most.
     """
+    module = unchecked(settings, classes=classes, shape=shape, seed=seed, task=task, tokens=tokens)
+    example = tokens.example(2) if tokens is not None else torch.zeros(2, *shape)
+    wanted = task.answer_shape(2, classes=classes, shape=shape)
+    _try(module, settings.source, example, wanted, any_classes=any_classes)
+    return module
+
+
+def unchecked(
+    settings: ModelSettings,
+    *,
+    classes: int,
+    shape: Shape,
+    seed: int = 0,
+    task: Task = CLASSIFICATION,
+    tokens: Tokens | None = None,
+) -> nn.Module:
+    """The same without a trial: whatever it answers. RecipeError: it cannot be built, or its weights do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _make(settings, classes, shape)
+        module = _make(settings, classes, shape, task, tokens)
     module = module.cpu().eval()
     if settings.weights is not None:
         load_weights_(module, settings.weights)
-    _try(module, settings.source, classes, shape)
     return module
 
 
@@ -57,16 +85,20 @@ def weights_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _make(settings: ModelSettings, classes: int, shape: Shape) -> nn.Module:
+def _make(settings: ModelSettings, classes: int, shape: Shape, task: Task, tokens: Tokens | None) -> nn.Module:
     kind, colon, name = settings.source.partition(":")
+    if colon and kind == "transformers":
+        from .huggingface import from_transformers
+
+        return from_transformers(name, settings.arguments, classes=classes, shape=shape, task=task, tokens=tokens)
     if colon and kind in MAKERS:
         return MAKERS[kind](name, settings, classes, shape)
     if ".py" in settings.source:
         return _from_file(settings)
-    close = did_you_mean(kind, MAKERS) if colon else ""
+    close = did_you_mean(kind, [*MAKERS, "transformers"]) if colon else ""
     raise RecipeError(
         f"model.source {settings.source!r} is of no known kind{close}. Write path/to/file.py:function, "
-        "torchvision:NAME, timm:NAME or builtin:NAME."
+        "torchvision:NAME, timm:NAME, transformers:FOLDER or builtin:NAME."
     )
 
 
@@ -120,11 +152,10 @@ def _called(make: Callable[[], Any], source: str) -> nn.Module:
     return module
 
 
-def _try(module: nn.Module, source: str, classes: int, shape: Shape) -> None:
-    """One forward pass of two black images."""
+def _try(module: nn.Module, source: str, batch: Tensor, wanted: tuple[int, ...], *, any_classes: bool) -> None:
+    """One forward pass of two black images, or of two texts. wanted: shape of the answers."""
     if next(module.parameters(), None) is None:
         raise RecipeError(f"model.source {source} has no parameters: there is nothing to compress")
-    batch = torch.zeros(2, *shape)
     size = "x".join(map(str, batch.shape))
     try:
         with torch.no_grad():
@@ -132,19 +163,41 @@ def _try(module: nn.Module, source: str, classes: int, shape: Shape) -> None:
     except Exception as error:  # whatever a network raises at a shape that it was not made for
         raise RecipeError(
             f"model.source {source} fails on a batch of {size}: {type(error).__name__}: "
-            f"{_first_line(error)}. Set data.size to what it was trained on, and see that its first layer "
-            "takes as many channels as the images have."
+            f"{_first_line(error)}. {_input_hint(batch)}"
         ) from error
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
+    if not isinstance(answer, Tensor) or not _answers(tuple(answer.shape), wanted, any_classes=any_classes):
         raise RecipeError(
             f"model.source {source} answers {_describe(answer)} to a batch of {size}; wanted logits of shape "
-            f"(2, {classes}), one for each class of the data. {_hint(answer, classes)}"
+            f"{wanted}, one for each class of the data. {_hint(answer, wanted)}"
         )
     if not answer.isfinite().all():
         raise RecipeError(
-            f"model.source {source} answers with values that are not finite to black images: look for a "
+            f"model.source {source} answers with values that are not finite to {_called_input(batch)}: look for a "
             "division by zero, or weights that overflowed in training."
         )
+
+
+def _answers(shape: tuple[int, ...], wanted: tuple[int, ...], *, any_classes: bool) -> bool:
+    if not any_classes or len(shape) != len(wanted):
+        return shape == wanted
+    axis = 2 if len(wanted) == 3 else 1  # tokens have their classes last
+    return shape[:axis] + shape[axis + 1 :] == wanted[:axis] + wanted[axis + 1 :]
+
+
+def _called_input(batch: Tensor) -> str:
+    return "black images" if batch.is_floating_point() else "texts, one of them padded"
+
+
+def _input_hint(batch: Tensor) -> str:
+    if batch.is_floating_point():
+        return (
+            "Set data.size to what it was trained on, and see that its first layer takes as many channels as the "
+            "images have."
+        )
+    return (
+        f"It is given numbers of tokens up to {int(batch.max())}, {batch.shape[1]} for each text: see that its "
+        "embedding and its positions have as many rows."
+    )
 
 
 def _describe(answer: Any) -> str:
@@ -153,9 +206,11 @@ def _describe(answer: Any) -> str:
     return f"a value of type {type(answer).__name__}"
 
 
-def _hint(answer: Any, classes: int) -> str:
-    if isinstance(answer, Tensor) and answer.ndim == 2:
-        return f"Set model.arguments, such as num_classes: {classes}, or give the data of the network's classes."
+def _hint(answer: Any, wanted: tuple[int, ...]) -> str:
+    if isinstance(answer, Tensor) and answer.ndim == len(wanted) == 2:
+        return f"Set model.arguments, such as num_classes: {wanted[1]}, or give the data of the network's classes."
+    if isinstance(answer, Tensor):
+        return "See that the recipe's task is the network's: `task: segmentation` answers for each pixel."
     return "Return the logits alone, from a function of your own: path/to/file.py:function."
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from ..targets.errors import StageError
+from .quantization.frozen import FrozenLayer
 
 
 def write_onnx(
@@ -91,7 +92,7 @@ class _Half(nn.Module):
 
 def _folded(module: nn.Module) -> nn.Module:
     """A copy with batch norm folded into the layer before it; where torch cannot trace, the exporter folds."""
-    if isinstance(module, fx.GraphModule):
+    if isinstance(module, fx.GraphModule) or any(isinstance(part, FrozenLayer) for part in module.modules()):
         return module  # quantised: folded already
     try:
         return fuse(module.eval())

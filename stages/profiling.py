@@ -16,13 +16,13 @@ from ..targets.bundle import write_bundle
 from ..targets.errors import StageError
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.measure import Engine, Measurement, measure
-from ..targets.statistics import disagreements, mcnemar, paired_drop, wilson
 from .artifact import Artifact, Context, ExportedFile, Record
 from .comparison import agrees, compare
 from .data import Split, loader
 from .evaluation import EVAL_BATCH, logits
 from .explaining import explain
 from .exporting import versions
+from .metrics import Metric
 from .profile import Measure
 
 BFLOAT = "bf16"  # what an engine without a file of its own computes in
@@ -57,6 +57,7 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
             found,
             answers[variant_of(name)],
             labels,
+            metric=context.data.task.judge(),
             precision=precisions.get(name, BFLOAT),
         )
         for name in engines
@@ -119,14 +120,17 @@ def variant_of(engine: str) -> str:
     return engine.removesuffix("-bf16")
 
 
-def _images(split: Split, context: Context) -> NDArray[np.float32]:
-    """Every image of a split as the network takes it. StageError: they would fill the memory."""
-    needed = 4 * len(split) * math.prod(split.shape)
-    if needed > MOST_IMAGE_BYTES:
-        raise StageError(
-            f"{len(split)} images to measure accuracy on are {needed / 2**30:.0f} GiB as the network takes them; "
-            f"set data.limit to {MOST_IMAGE_BYTES // (4 * math.prod(split.shape))} or fewer"
-        )
+def _images(split: Split, context: Context) -> NDArray[Any]:
+    """Every image, or text, of a split as the network takes it. StageError: they, or the answers, fill the memory."""
+    data = context.data
+    answer = data.task.answer_shape(1, classes=len(data.classes), shape=split.shape)
+    input_bytes = np.dtype(data.preprocessing.dtype).itemsize * math.prod(split.shape)
+    for what, each in (("as the network takes them", input_bytes), ("answers", 4 * math.prod(answer))):
+        if len(split) * each > MOST_IMAGE_BYTES:
+            raise StageError(
+                f"{len(split)} {data.task.samples} to measure accuracy on are {len(split) * each / 2**30:.0f} GiB "
+                f"{what}; set data.limit to {MOST_IMAGE_BYTES // each} or fewer"
+            )
     batches = loader(split, batch_size=EVAL_BATCH, shuffle=False, seed=0, epoch=0)
     normalized = [context.data.preprocessing.normalize(images).numpy() for images, _, _ in batches]
     return np.concatenate(normalized)
@@ -142,16 +146,16 @@ def _facts(
     name: str,
     found: Measurement,
     answers: Mapping[str, NDArray[np.float32]],
-    labels: Mapping[str, NDArray[np.int64]],
+    labels: Mapping[str, NDArray[Any]],
     *,
+    metric: Metric,
     precision: str,
 ) -> dict[str, Any]:
     """Everything that is reported of one engine, as JSON can hold it."""
     mine = found.figures[name]
-    torch_right = answers["test"].argmax(axis=1) == labels["test"]
     facts: dict[str, Any] = {
         "failed": mine.failed,
-        "torch_accuracy": 100 * float(torch_right.mean()),
+        "torch_accuracy": metric.value(answers["test"], labels["test"]),
         "latency": latency_facts(mine.latency),
         "all_cores": latency_facts(mine.all_cores),
         "throughput": throughputs(mine, batch=found.batch),
@@ -163,27 +167,20 @@ def _facts(
     }
     if mine.outputs is None:
         return facts
-    right = {split: mine.outputs[split].argmax(axis=1) == labels[split] for split in ("val", "test")}
-    count, correct = len(right["test"]), int(right["test"].sum())
-    facts["val_accuracy"] = 100 * float(right["val"].mean())
-    facts["accuracy"] = {"value": 100 * correct / count, "n": count, "ci95": wilson(correct, count)}
-    parity = compare(mine.outputs["test"], answers["test"])
+    baseline = found.figures["baseline"].outputs
+    before = baseline["test"] if name != "baseline" and baseline is not None else None
+    facts["val_accuracy"] = metric.value(mine.outputs["val"], labels["val"])
+    facts["accuracy"] = metric.facts(mine.outputs["test"], labels["test"], before)
+    parity = compare(mine.outputs["test"], answers["test"], metric=metric, labels=labels["test"])
     largest = float(np.abs(answers["test"]).max())
     facts["parity"] = parity | {"ok": agrees(parity, precision=precision, largest=largest)}
-    baseline = found.figures["baseline"].outputs
-    if name != "baseline" and baseline is not None:
-        before = baseline["test"].argmax(axis=1) == labels["test"]
-        drop, low, high = paired_drop(before, right["test"])
-        lost, gained = disagreements(before, right["test"])
-        facts["accuracy"] |= {"drop": drop, "drop_ci95": (low, high)}
-        facts["accuracy"] |= {"lost": lost, "gained": gained, "mcnemar_p": mcnemar(lost, gained)}
     return facts
 
 
 def _bundle(
     artifact: Artifact,
     context: Context,
-    images: NDArray[np.float32],
+    images: NDArray[Any],
     answers: Mapping[str, Mapping[str, NDArray[np.float32]]],
 ) -> Path:
     """What somebody with the board needs to build and time the engines there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,18 +15,23 @@ from torch import Tensor, nn
 from ..targets.errors import StageError, did_you_mean
 from .artifact import Artifact, Context, Record
 from .data import loader
-from .evaluation import accuracy
+from .distill.losses import make
+from .distill.nouns import Batch, Out, Step
+from .distill.taps import HEADS
+from .evaluation import quality
 from .prune import Prune
+from .tasks import Task
 from .teaching import teach
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
+QUERIES_AND_MORE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
 TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
 
 
 def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
     """A smaller network that has recovered; its teacher was the original model."""
     data = context.data
-    example = torch.zeros(1, *artifact.contract.shape)
+    example = artifact.contract.preprocessing.example(1)
     before = count_macs(artifact.module, example)
     module, scope = remove_channels(
         artifact.module,
@@ -33,6 +39,7 @@ def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
         settings,
         multiple=context.profile.channel_multiple,
         batches=_labelled_batches(context) if settings.importance == "taylor" else (),
+        loss=_loss_of(data.task),
     )
     after = count_macs(module, example)
     metrics: dict[str, Any] = {
@@ -41,15 +48,17 @@ def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
         "parameters_before": count_parameters(artifact.module),
         "parameters_after": count_parameters(module),
         "scope": scope,
-        "validation_before": accuracy(artifact.module, data.val, data.preprocessing),
-        "validation_pruned": accuracy(module, data.val, data.preprocessing),
+        "validation_before": quality(artifact.module, data.val, data),
+        "validation_pruned": quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        trained, figures = teach(module, settings, context, teacher=context.teacher or artifact.original.module)
+        original = artifact.original.module
+        known = {"model": original, "float": artifact.module}
+        trained, figures = teach(module, settings, context, teacher=original, known=known)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
-    metrics["validation_accuracy"] = accuracy(module, data.val, data.preprocessing)
+    metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="prune", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval())
 
@@ -61,18 +70,21 @@ def remove_channels(
     *,
     multiple: int,
     batches: Sequence[tuple[Tensor, Tensor]] | Iterator[tuple[Tensor, Tensor]] = (),
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> tuple[nn.Module, str]:
     """A pruned copy, and which channels could be touched.
 
     All groups are tried first. Some networks couple channels in ways that the dependency graph misreads (padded
     shortcuts, for one); there only channels that live inside one branch are removed. Every result must still run.
+    batches, loss: of answers and labels, whose gradients tell what is important, where that is asked for.
     """
     batches = list(batches)
     problems = []
     for scope in ("all layers", "layers inside one branch"):
         candidate = copy.deepcopy(module)
         try:
-            _prune_(candidate, example, settings, multiple=multiple, batches=batches, inside=scope != "all layers")
+            inside = scope != "all layers"
+            _prune_(candidate, example, settings, multiple=multiple, batches=batches, loss=loss, inside=inside)
             problem = _problem_with(candidate, module, example)
         except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError) as error:
             problem = f"{type(error).__name__}: {error}"
@@ -93,6 +105,7 @@ def _prune_(
     *,
     multiple: int,
     batches: Sequence[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
     inside: bool,
 ) -> None:
     import torch_pruning as tp
@@ -104,20 +117,24 @@ def _prune_(
         importance = tp.importance.GroupTaylorImportance()
         module.zero_grad()
         for images, labels in batches:
-            (F.cross_entropy(module(images), labels) / len(batches)).backward()  # type: ignore[no-untyped-call]
+            (loss(module(images), labels) / len(batches)).backward()  # type: ignore[no-untyped-call]
     else:
         importance = tp.importance.GroupMagnitudeImportance(p=2)
-    pruner = tp.pruner.BasePruner(
-        module,
-        example,
-        importance=importance,
-        global_pruning=True,
-        pruning_ratio=settings.ratio,
-        max_pruning_ratio=MOST_OF_A_LAYER,
-        ignored_layers=ignored,
-        round_to=multiple,
-    )
-    pruner.step()
+    with warnings.catch_warnings():
+        # parameters of no layer, such as positions: pruned in their last dimension, which is right
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        pruner = tp.pruner.BasePruner(
+            module,
+            example,
+            importance=importance,
+            global_pruning=True,
+            pruning_ratio=settings.ratio,
+            max_pruning_ratio=MOST_OF_A_LAYER,
+            ignored_layers=ignored,
+            round_to=multiple,
+            num_heads=_attention_heads(module),
+        )
+        pruner.step()
     module.zero_grad(set_to_none=True)
 
 
@@ -152,18 +169,31 @@ def _heads(module: nn.Module, example: Tensor) -> list[nn.Module]:
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     handles = [part.register_forward_hook(hook) for part in module.modules() if isinstance(part, kinds)]
     with torch.no_grad():
-        classes = module.eval()(example).shape[1]
+        answer = module.eval()(example)
     for handle in handles:
         handle.remove()
+    classes = answer.shape[1 if answer.ndim in (2, 4) else -1]
     heads = [part for part, width in ran if width == classes]
     return heads[-1:]
+
+
+def _attention_heads(module: nn.Module) -> dict[nn.Module, int]:
+    """Layers whose outputs are divided among the heads of an attention, which must stay alike, and among how many."""
+    found: dict[nn.Module, int] = {}
+    for part in module.modules():
+        heads = next((count for name in HEADS if isinstance(count := getattr(part, name, None), int)), None)
+        layers = [layer for name in QUERIES_AND_MORE if isinstance(layer := getattr(part, name, None), nn.Linear)]
+        found |= dict.fromkeys(layers, heads) if heads else {}
+    return found
 
 
 def _coupled(module: nn.Module, example: Tensor, ignored: list[nn.Module]) -> list[nn.Module]:
     """Layers whose output channels are added to another layer's: those outside a single branch."""
     import torch_pruning as tp
 
-    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     coupled: list[nn.Module] = []
     for group in graph.get_all_groups(ignored_layers=ignored):
         producers = {
@@ -180,6 +210,18 @@ def _makes_channels(part: nn.Module) -> bool:
     if isinstance(part, nn.modules.conv._ConvNd):
         return part.groups == 1  # a depthwise convolution passes its input's channels on
     return isinstance(part, nn.Linear)
+
+
+def _loss_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that a recipe calls ce."""
+    term = make(task.ce, {})
+
+    def loss(answers: Tensor, labels: Tensor) -> Tensor:
+        step = Step(batch=Batch(x=answers, y=labels), student=Out(logits=answers), teachers={}, progress=0.0)
+        value: Tensor = term(step)
+        return value
+
+    return loss
 
 
 def _labelled_batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,9 +14,17 @@ class _Settings(BaseModel):
 class ModelSettings(_Settings):
     """Where a network comes from."""
 
-    source: str = Field(description="path/to/file.py:function, torchvision:NAME, timm:NAME or builtin:NAME")
+    source: str = Field(
+        description="path/to/file.py:function, torchvision:NAME, timm:NAME, transformers:FOLDER or builtin:NAME"
+    )
     weights: str | None = Field(None, description=".pt or .pth (tensors only) or .safetensors")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the function")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network was trained before; a folder of transformers' holds its weights."""
+        kind, _, name = self.source.partition(":")
+        return self.weights is not None or (kind == "transformers" and "/" in name)
 
 
 class DataSettings(_Settings):

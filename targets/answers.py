@@ -1,9 +1,8 @@
-"""What a session answers for many images, refused where it cannot be right."""
+"""What a session answers for many samples, refused where it cannot be right."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import StageError
 from .sessions import Array, Session
@@ -22,8 +21,8 @@ def first_answer(session: Session, sample: Array, *, shape: tuple[int, ...] | No
     return answer
 
 
-def answer_split(session: Session, images: NDArray[np.float32], *, alive: Callable[[], None]) -> Array:
-    """The first output for all images, (n, ...). alive: called before each batch."""
+def answer_split(session: Session, images: Array, *, alive: Callable[[], None]) -> Array:
+    """The first output for all images or texts, (n, ...). alive: called before each batch."""
     size = session.input_shape[0] or BATCH
     parts = []
     for start in range(0, len(images), size):
@@ -36,7 +35,7 @@ def answer_split(session: Session, images: NDArray[np.float32], *, alive: Callab
 def _checked(outputs: tuple[Array, ...], *, count: int) -> Array:
     answer = outputs[0]
     if answer.ndim == 0 or len(answer) != count:
-        raise StageError(f"answers in the shape {answer.shape} for {count} images: the first axis is not the batch")
+        raise StageError(f"answers in the shape {answer.shape} for {count} samples: the first axis is not the batch")
     if not np.isfinite(answer).all():
         raise StageError("answers with NaN or infinity: compare the exported file with the model it comes from")
     return answer

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .errors import RecipeError, StageError
 from .operators import check
 from .profiles import Profile
+from .sessions import Array, input_type
 from .trt import build_flags, timing_flags, version_code
 
 SCRIPT = Path(__file__).with_name("board.sh")
@@ -46,13 +47,13 @@ def write_bundle(
     onnx_files: Mapping[str, Path],
     *,
     profile: Profile,
-    samples: NDArray[np.float32],
+    samples: Array,
     expected: Mapping[str, NDArray[np.float32]],
 ) -> Path:
     """Write the bundle into `folder`, new or an earlier bundle, and return it.
 
     onnx_files: by variant. A file with Q/DQ nodes becomes one INT8 engine, any other one engine for each of
-    the profile's other precisions. samples: images as the model takes them, the first is what the board runs.
+    the profile's other precisions. samples: as the model takes them, the first is what the board runs.
     expected: what each variant answers to the samples. StageError: TensorRT there would refuse a file.
     """
     if profile.runtime != "tensorrt" or profile.runtime_version is None:
@@ -65,7 +66,7 @@ def write_bundle(
     if problems:
         raise StageError("\n".join(["these files would not build on the board:", *problems]))
     _make_room(folder)
-    (folder / "inputs/sample.bin").write_bytes(np.ascontiguousarray(samples[:1], dtype=np.float32).tobytes())
+    (folder / "inputs/sample.bin").write_bytes(_bytes(samples[:1], profile.runtime_version))
     builds: list[_Build] = []
     for name, path in onnx_files.items():
         answers = expected.get(name)
@@ -77,6 +78,14 @@ def write_bundle(
     _write_texts(folder, profile, builds)
     _write_checksums(folder)
     return folder
+
+
+def _bytes(sample: Array, version: str) -> bytes:
+    """As trtexec reads an input. Before version 10 TensorRT's parser makes int32 of an input of int64."""
+    kind = input_type(sample)
+    if kind == "int64" and int(version.partition(".")[0]) < 10:
+        kind = "int32"
+    return np.ascontiguousarray(sample, dtype=kind).tobytes()
 
 
 def _make_room(folder: Path) -> None:

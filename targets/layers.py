@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import child
 from .jobs import SAMPLE, Engine, Job
+from .sessions import Array, input_type
 
 Role = Literal["weighted", "conversion", "other"]
 
@@ -100,7 +100,7 @@ class Readings:
 def measure_layers(
     engines: Sequence[Engine],
     *,
-    sample: NDArray[np.float32],
+    sample: Array,
     seconds: float,
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = 300.0,
@@ -114,7 +114,7 @@ def measure_layers(
     found = Readings()
     with tempfile.TemporaryDirectory(prefix="edgepress-layers-") as name:
         folder = Path(name)
-        np.save(folder / SAMPLE, np.ascontiguousarray(sample[:1], dtype=np.float32))
+        np.save(folder / SAMPLE, np.ascontiguousarray(sample[:1], dtype=input_type(sample)))
         left = list(engines)
         while left:
             outcome = child.run(
@@ -136,7 +136,7 @@ def measure_layers(
     return found
 
 
-def read(engine: Engine, sample: NDArray[np.float32], *, seconds: float) -> LayerTimes:
+def read(engine: Engine, sample: Array, *, seconds: float) -> LayerTimes:
     """The counters of one engine, in this process. StageError or RuntimeMissingError: there are none."""
     from .errors import StageError
     from .ort_layers import times as of_onnxruntime

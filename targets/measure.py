@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import machine, phases
 from .caveats import caveats
@@ -20,6 +19,7 @@ from .jobs import SAMPLE, Engine
 from .phases import Progress, Run
 from .reliability import unreliable
 from .runtimes import target
+from .sessions import Array, input_type
 
 __all__ = ["Engine", "Figures", "Measurement", "measure"]
 
@@ -30,7 +30,7 @@ BETWEEN = "stopped between two measurements"
 def measure(
     engines: Sequence[Engine],
     *,
-    inputs: Mapping[str, NDArray[np.float32]],
+    inputs: Mapping[str, Array],
     seconds: float = 10.0,
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = 300.0,
@@ -44,8 +44,9 @@ def measure(
 ) -> Measurement:
     """Compare engines on this machine, in fresh processes that die with this one.
 
-    inputs: images as the model takes them, (n, ...), by split; the first image of the first split is what is
-    timed. seconds: of timing on pinned CPUs, warm-up not counted. environment: added to the processes' own.
+    inputs: images, or numbers of tokens, as the model takes them, (n, ...), by split; the first sample of the
+    first split is what is timed. seconds: of timing on pinned CPUs, warm-up not counted. environment: added to the
+    processes' own.
     timeout_seconds: how long an engine may stay silent before it counts as hanging. energy: measure it where
     there is a counter. batch: above 1, whole batches are timed too. sustained_seconds: above 0, also time them
     for so long. progress: told a few words and a share, 0 to 1.
@@ -116,7 +117,7 @@ def _result(run: Run, engines: Sequence[Engine], here: dict[str, object]) -> Mea
     )
 
 
-def _check(engines: Sequence[Engine], inputs: Mapping[str, NDArray[np.float32]]) -> None:
+def _check(engines: Sequence[Engine], inputs: Mapping[str, Array]) -> None:
     names = [engine.name for engine in engines]
     if not names or len(set(names)) < len(names):
         raise RecipeError(f"engines need names of their own, and there must be one at least: {names}")
@@ -130,6 +131,6 @@ def _check(engines: Sequence[Engine], inputs: Mapping[str, NDArray[np.float32]])
 
 def _write_inputs(run: Run) -> None:
     for index, images in enumerate(run.inputs.values()):
-        np.save(run.folder / f"split-{index}.npy", np.asarray(images, dtype=np.float32))
+        np.save(run.folder / f"split-{index}.npy", np.asarray(images, dtype=input_type(images)))
     first = next(iter(run.inputs.values()))
-    np.save(run.folder / SAMPLE, np.ascontiguousarray(first[:1], dtype=np.float32))
+    np.save(run.folder / SAMPLE, np.ascontiguousarray(first[:1], dtype=input_type(first)))

@@ -20,6 +20,7 @@ INT8_KINDS = frozenset(
     }
 )
 FLOAT_KINDS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}  # what NumPy calls them
 WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}  # every other kind has its weight second
 
 
@@ -56,6 +57,7 @@ class OrtSession:
         first = session.get_inputs()[0]
         self.input_name: str = first.name
         self.input_shape = tuple(size if isinstance(size, int) else None for size in first.shape)
+        self.input_type = TYPES.get(first.type, first.type)
         self._outputs = [output.name for output in session.get_outputs()]
 
     def __call__(self, batch: Array) -> tuple[Array, ...]:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .jobs import Engine
 from .layers import CONVERSIONS, LEAST_RUNS, MOST_RUNS, SKIPPED_RUNS, Layer, LayerTimes, Role
 from .ort import FLOAT_KINDS, INT8_KINDS, open_session
+from .sessions import Array
 
 KERNEL = "_kernel_time"
 HELD = "mem_arena_held"  # bytes, older releases do not write it
 PRECISIONS = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8", "bfloat16": "bf16"}
 
 
-def times(engine: Engine, sample: NDArray[np.float32], *, seconds: float) -> LayerTimes:
+def times(engine: Engine, sample: Array, *, seconds: float) -> LayerTimes:
     """Run with the profile switched on, and read it."""
     with tempfile.TemporaryDirectory(prefix="edgepress-ort-") as folder:
         session = open_session(engine.path, threads=engine.threads, profile_to=Path(folder) / "profile")

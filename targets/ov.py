@@ -71,6 +71,7 @@ class OvSession:
         self._request = compiled.create_infer_request()
         self._bound: Array | None = None
         self.input_name: str = port.get_any_name()
+        self.input_type: str = port.get_element_type().to_dtype().name
         self.input_shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
 
     def __call__(self, batch: Array) -> tuple[Array, ...]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .jobs import Engine
 from .layers import CONVERSIONS, LEAST_RUNS, SKIPPED_RUNS, Layer, LayerTimes, Role
 from .ov import WEIGHTED_KINDS, compile_file
+from .sessions import Array
 
 PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 NOT_RUN = frozenset({"Input", "Output", "Const"})
 ROUNDING = "QuantizeLinear"  # in the names of what becomes a kernel of its own that only rounds
 
 
-def times(engine: Engine, sample: NDArray[np.float32], *, seconds: float) -> LayerTimes:
+def times(engine: Engine, sample: Array, *, seconds: float) -> LayerTimes:
     """Run with the counters switched on, and read them."""
     compiled = compile_file(engine.path, precision=engine.precision, threads=engine.threads, counters=True)
     request = compiled.create_infer_request()

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import child, energy, jetson
 from .caveats import Caveat
 from .figures import Figures
 from .jobs import Engine, Job, unpack
+from .sessions import Array
 
 ALL_CORES_SHARE = 0.4  # of the pinned run's seconds: a second opinion, not what is decided on
 MOST_WARMUP_SECONDS = 2.0  # for each engine
@@ -24,7 +24,7 @@ class Run:
     """What all parts of one measurement share, and what they found so far."""
 
     folder: Path
-    inputs: Mapping[str, NDArray[np.float32]]
+    inputs: Mapping[str, Array]
     seconds: float
     seed: int
     environment: Mapping[str, str]

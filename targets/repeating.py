@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import StageError
 from .jobs import Engine
 from .measure import measure
+from .sessions import Array
 from .statistics import Interval, Latency, Ratio, ratio, wilson
 
 
@@ -72,7 +72,7 @@ def compare_again(
     first: Engine,
     second: Engine,
     *,
-    image: NDArray[np.float32],
+    image: Array,
     runs: int,
     seconds: float,
     environment: dict[str, str] | None = None,

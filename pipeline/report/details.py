@@ -35,12 +35,12 @@ def data(report: Report) -> Markup:
     known = report.data
     splits = table(
         "splits",
-        f"Images of {known.source}",
-        ("Split", "Images", "What they did"),
+        f"{known.samples.capitalize()} of {known.source}",
+        ("Split", known.samples.capitalize(), "What they did"),
         [
             ("train", str(known.train), "trained"),
             ("validation", str(known.val), "chose between epochs and between variants"),
-            ("test", str(known.test), "chose nothing: every accuracy in this report is on these"),
+            ("test", str(known.test), f"chose nothing: every {known.metric} in this report is on these"),
         ],
         words=9,
     )

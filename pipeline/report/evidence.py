@@ -10,7 +10,7 @@ from .schema import Latency, Report, Where
 
 
 def tradeoff(report: Report, where: Where, *, drawing: Markup | None) -> Markup:
-    title = "Accuracy against latency"
+    title = f"{words.metric(report, title=True)} against latency"
     if drawing is None:
         return section("tradeoff", title, missing("No variant has both figures"))
     caption = (

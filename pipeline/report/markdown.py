@@ -49,7 +49,8 @@ def _variants(report: Report) -> list[str]:
 
 
 def _table(report: Report, *, where: Where) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+    titles = [words.metric(report) if title == "accuracy" else title for title in COLUMNS]
+    lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
     return "\n".join([*lines, *(_line(row) for row in rows(report, where=where))])
 
 
@@ -66,7 +67,7 @@ def _budget(report: Report) -> list[str]:
         return ["### Budget", "None was set."]
     lines = ["| | limit | measured | |", "|---|---|---|---|"]
     for name, facts in report.budget.items():
-        what, limit, value = words.limit(name, facts)
+        what, limit, value = words.limit(name, facts, metric=words.metric(report))
         cells = (
             what,
             limit,
@@ -114,7 +115,9 @@ def _warnings(report: Report) -> list[str]:
 def _footer(report: Report) -> str:
     facts = [f"`{_code(report.run.command)}`", f"profile {_escape(str(report.profile.get('name', '')))}"]
     if report.data is not None:
-        facts.append(f"accuracy on {report.data.test} test images of {_escape(report.data.source)}")
+        facts.append(
+            f"{words.metric(report)} on {report.data.test} test {report.data.samples} of {_escape(report.data.source)}"
+        )
     facts += [f"seed {report.run.seed}", f"{words.duration(report.run.seconds)}", _escape(report.run.started)]
     return "<sub>" + " · ".join(facts) + ". Every sample is in report.json.</sub>"
 

@@ -58,9 +58,12 @@ class DataFacts(_Part):
 
     source: str
     classes: list[str]
-    train: int = Field(description="images that trained")
-    val: int = Field(description="images that chose between epochs and variants")
-    test: int = Field(description="images that chose nothing: every reported accuracy is on these")
+    task: str = Field("classification", description="what the answers mean")
+    metric: str = Field("accuracy", description="the figure that judges them, in per cent")
+    samples: str = Field("images", description="what is counted below")
+    train: int = Field(description="samples that trained")
+    val: int = Field(description="samples that chose between epochs and variants")
+    test: int = Field(description="samples that chose nothing: every reported accuracy is on these")
     notes: list[str] = Field(description="how the splits were made, what was skipped")
 
 
@@ -89,11 +92,16 @@ class StageFacts(_Part):
 
 
 class Accuracy(_Part):
-    """Share of the test images answered rightly through the session that was timed, in per cent."""
+    """The task's figure on the test samples through the session that was timed, in per cent.
+
+    For classification the share that is answered rightly.
+    """
 
     value: float
     n: int
-    ci95: Interval = Field(description="Wilson")
+    ci95: Interval = Field(description="Wilson's for a share, of a bootstrap over samples for any other figure")
+    metric: str = Field("accuracy", description="what the figure is: accuracy, mAP, mIoU, macro F1, R²")
+    also: dict[str, float] = Field(default_factory=dict, description="other figures of the same answers")
     where: Where
     drop: float | None = Field(None, description="points below the baseline on the same images")
     drop_ci95: Interval | None = Field(None, description="paired, so tighter than the two intervals apart")

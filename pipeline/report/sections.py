@@ -15,7 +15,7 @@ def key_figures(report: Report, where: Where) -> Markup:
     baseline = report.variants[0]
     tiles = (
         *_speed(variant, baseline, where),
-        *_accuracy(variant, where, is_baseline=variant is baseline),
+        *_accuracy(report, variant, where, is_baseline=variant is baseline),
         _tile("File size", words.size(variant.size_bytes), _smaller(variant.size_bytes, baseline.size_bytes)),
         _memory(variant, baseline, where),
     )
@@ -28,7 +28,7 @@ def budget(report: Report) -> Markup:
         return section("budget", "Budget", element("p", "None was set."))
     lines = []
     for key, facts in report.budget.items():
-        what, limit, value = words.limit(key, facts)
+        what, limit, value = words.limit(key, facts, metric=words.metric(report))
         kind = {True: "met", False: "missed", None: "unknown"}[facts.met]
         state = element("span", words.state(facts.met), class_=f"state {kind}")
         lines.append((what[0].upper() + what[1:], limit, value, state, facts.why))
@@ -52,8 +52,8 @@ def variants(report: Report) -> Markup:
     made = table("made", "What each variant is", head, lines, words=3, marked=marked)
     measured = [_measured(report, where, marked=marked) for where in places(report) or ("device",)]
     note = (
-        "All variants were timed in turn in one run, batch 1, input from real images, output in host memory. "
-        "Parentheses and ± hold 95 % intervals; that of the accuracy change is paired, on the same images."
+        "All variants were timed in turn in one run, batch 1, input from real samples, output in host memory. "
+        "Parentheses and ± hold 95 % intervals; that of the change is paired, on the same samples."
     )
     return section("variants", "Variants", made, *measured, element("p", note, class_="note"))
 
@@ -69,7 +69,7 @@ def caveats(report: Report) -> Markup:
 def _measured(report: Report, where: Where, *, marked: int | None) -> Markup:
     head = [
         "Variant",
-        "Accuracy",
+        words.metric(report, title=True),
         "Change, points",
         "Median, ms",
         "p90 / p99, ms",
@@ -119,27 +119,28 @@ def _speed(variant: Variant, baseline: Variant, where: Where) -> tuple[Markup, M
     return faster, _tile("Median latency", f"{words.number(latency.median)} ms", against, _between(latency.ci95))
 
 
-def _accuracy(variant: Variant, where: Where, *, is_baseline: bool) -> tuple[Markup, Markup]:
-    known = here(variant.accuracy, where)
+def _accuracy(report: Report, variant: Variant, where: Where, *, is_baseline: bool) -> tuple[Markup, Markup]:
+    known, metric, samples = here(variant.accuracy, where), words.metric(report, title=True), words.samples(report)
+    change = f"{metric} change"
     if known is None:
         return (
-            _tile("Accuracy", words.NOT_MEASURED, "in the runtime"),
-            _tile("Accuracy change", words.NOT_MEASURED, "against the baseline"),
+            _tile(metric, words.NOT_MEASURED, "in the runtime"),
+            _tile(change, words.NOT_MEASURED, "against the baseline"),
         )
-    itself = _tile(
-        "Accuracy", f"{words.number(known.value, 1)} %", f"of {known.n} test images", _between(known.ci95, 1)
-    )
+    others = [f"{name.removesuffix(', %')} {words.number(value)}" for name, value in known.also.items()]
+    of = f"of {known.n} test {samples}"
+    itself = _tile(metric, f"{words.number(known.value, 1)} %", of, _between(known.ci95, 1), *others)
     if is_baseline:
-        return itself, _tile("Accuracy change", "none", "the baseline itself was chosen")
+        return itself, _tile(change, "none", "the baseline itself was chosen")
     if known.drop is None:
-        return itself, _tile("Accuracy change", words.NOT_MEASURED, "against the baseline")
+        return itself, _tile(change, words.NOT_MEASURED, "against the baseline")
     about = ["against the baseline"]
     if known.drop_ci95 is not None:
         low, high = known.drop_ci95
         about.append(f"95 % interval {words.signed(-high, 1)} to {words.signed(-low, 1)}")
     if known.mcnemar_p is not None:
-        about.append(f"{known.lost} images lost, {known.gained} won (McNemar p {words.p_value(known.mcnemar_p)})")
-    return itself, _tile("Accuracy change", f"{words.signed(-known.drop, 1)} points", *about)
+        about.append(f"{known.lost} {samples} lost, {known.gained} won (McNemar p {words.p_value(known.mcnemar_p)})")
+    return itself, _tile(change, f"{words.signed(-known.drop, 1)} points", *about)
 
 
 def _memory(variant: Variant, baseline: Variant, where: Where) -> Markup:

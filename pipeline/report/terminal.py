@@ -36,7 +36,7 @@ def table(report: Report, *, width: int = WIDTH, plain: bool = False) -> Table:
     """
     is_narrow = width < NARROW
     result = Table(box=None, pad_edge=False, padding=(0, 1 if is_narrow else 2, 0, 0), header_style="bold")
-    titles = ["  variant", "precision", "accuracy", "latency, ms", "times faster", "size", "memory", "parity"]
+    titles = ["  variant", "precision", words.metric(report), "latency, ms", "times faster", "size", "memory", "parity"]
     for place, title in enumerate(titles[:-1] if is_narrow else titles):
         result.add_column(title, overflow="fold", justify="left" if place < 2 else "right")
     lines = zip(report.variants, rows(report, where=main_place(report)), strict=True)
@@ -63,7 +63,9 @@ def _heading(report: Report) -> list[Text]:
     first = Text.assemble((name, "bold"), f" · {words.board(report)}")
     second = Text(words.ground(place, report), style="bold" if place == "device" else "bold yellow")
     if report.data is not None:
-        second.append(f" · accuracy on {report.data.test} test images", style="not bold default")
+        second.append(
+            f" · {words.metric(report)} on {report.data.test} test {report.data.samples}", style="not bold default"
+        )
     lines = [first, second]
     if place != "device":
         missing = f"On the {words.board(report)} itself: {words.NOT_MEASURED}.{words.way_there(report)}"
@@ -85,7 +87,7 @@ def _budget(report: Report) -> list[Text]:
         return [Text("Budget: none was set.", style="dim"), Text()]
     lines = [Text("Budget", style="bold")]
     for name, facts in report.budget.items():
-        what, limit, value = words.limit(name, facts)
+        what, limit, value = words.limit(name, facts, metric=words.metric(report))
         lines.append(
             Text.assemble((f"  {words.state(facts.met):<11}", STYLES[facts.met]), f" {what}: {value}, {limit}")
         )

@@ -57,12 +57,12 @@ def tradeoff(report: Report, where: Where) -> Markup | None:
         [(index, variant, latency.median, accuracy.value) for index, variant, latency, accuracy in points],
     )
     drawing.set_xlabel("median latency, ms", fontsize=12.5)
-    drawing.set_ylabel("accuracy, %", fontsize=12.5)
+    drawing.set_ylabel(f"{words.metric(report)}, %", fontsize=12.5)
     said = "; ".join(
         f"{variant.name} {words.number(accuracy.value, 1)} % at {words.number(latency.median)} ms"
         for _, variant, latency, accuracy in points
     )
-    return svg(drawing, key="tradeoff", label=f"Accuracy against median latency. {said}.")
+    return svg(drawing, key="tradeoff", label=f"{words.metric(report, title=True)} against median latency. {said}.")
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -51,7 +51,12 @@ def waterfalls(report: Report, where: Where) -> list[tuple[str, Markup]]:
     drawings = (
         Waterfall("Median latency, ms", latency, write=words.number),
         Waterfall(f"File size, {unit}", size, write=lambda value: words.size(value * unit_bytes)),
-        Waterfall("Accuracy, %", accuracy, write=lambda value: words.number(value, 1), more_is_better=True),
+        Waterfall(
+            f"{words.metric(report, title=True)}, %",
+            accuracy,
+            write=lambda value: words.number(value, 1),
+            more_is_better=True,
+        ),
     )
     return [(one.title, _draw(one)) for one in drawings if len(one.steps) > 1]
 

@@ -72,6 +72,17 @@ def accuracy(figure: Accuracy | None) -> str:
     return f"{number(figure.value, decimals)} % ±{number(half_width, decimals)}"
 
 
+def metric(report: Report, *, title: bool = False) -> str:
+    """What judges the answers: `accuracy`, `mIoU`. title: at the start of a line."""
+    name = report.data.metric if report.data else "accuracy"
+    return name if not title or name[1:2].isupper() else name[:1].upper() + name[1:]
+
+
+def samples(report: Report) -> str:
+    """What was counted: `images`, `texts`."""
+    return report.data.samples if report.data else "images"
+
+
 def change(figure: Accuracy | None) -> str:
     """Points of accuracy against the baseline: `−0.3 (−0.9 to +0.2)`."""
     if figure is None or figure.drop is None:
@@ -128,9 +139,10 @@ def state(met: bool | None) -> str:
     return {True: "✓ met", False: "✗ missed", None: "? not known"}[met]
 
 
-def limit(name: str, facts: Limit) -> tuple[str, str, str]:
+def limit(name: str, facts: Limit, *, metric: str = "accuracy") -> tuple[str, str, str]:
     """What is limited, the limit, and what was measured: `("file size", "at most 2 MiB", "1.24 MiB")`."""
     what, side, unit = LIMITS.get(name, (name.replace("_", " "), "limit", ""))
+    what = what.replace("accuracy", metric)
     value = NOT_MEASURED if facts.value is None else f"{_beside(facts.value, facts.limit)}{unit}"
     return what, f"{side} {facts.limit:g}{unit}", value
 

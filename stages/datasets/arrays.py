@@ -11,11 +11,14 @@ from torch import Tensor
 
 from ...targets.errors import RecipeError, did_you_mean
 from ..imports import load_function
+from ..settings import DataSettings
+from ..tasks import CLASSIFICATION, Task
+from .answers import as_answers, as_texts, task_of, tokens_of
 from .found import MEMORY_LIMIT_BYTES, Found, Request
 from .resize import resize_batch, wanted_size
 from .tensors import as_images, as_labels, found_in_memory
 
-KEYS = ("train", "val", "test", "classes")
+KEYS = ("train", "val", "test", "classes", "task", "vocabulary", "pad")
 WANTED = 'a mapping with "train" and "test" (and "val", "classes" if there are any)'
 PROBED = 8  # items read twice, to notice transforms that draw lots
 
@@ -25,7 +28,9 @@ def open_file(request: Request) -> Found:
 
     It returns a mapping with "train" and "test", and "val" and "classes" if there are any; each split is a
     pair (images, labels) of arrays or tensors, as `as_images` reads them, or a torch Dataset of (image,
-    label).
+    label). For other tasks than classification it says which: "task": "text", and for texts, which are numbers of
+    tokens, "vocabulary" (how many there are) and "pad" (the one that fills up). A third part of each split, beside
+    images and labels, is what teachers are shown in place of the images.
     """
     return read_mapping(request, load_function(request.name)(), source=request.name)
 
@@ -38,17 +43,60 @@ def read_mapping(request: Request, value: Any, *, source: str) -> Found:
     if unknown:
         raise RecipeError(f"{source} returned a key {unknown[0]!r}{did_you_mean(str(unknown[0]), KEYS)}")
     names = [name for name in ("train", "val", "test") if value.get(name) is not None]
+    task = task_of(request.task, value.get("task"), source=source)
     if not names:
-        raise RecipeError(f"{source} returned no images; wanted {WANTED}")
-    size = wanted_size(request.settings.size)
-    pairs = {name: _pair(value[name], size=size, where=f"{source}, {name}") for name in names}
-    return found_in_memory(request, pairs, classes=value.get("classes"))
+        raise RecipeError(f"{source} returned no {task.samples}; wanted {WANTED}")
+    _refuse_idle_settings(request.settings, task)
+    size, told = wanted_size(request.settings.size), {key: value[key] for key in ("vocabulary", "pad") if key in value}
+    theirs, own = _for_teachers({name: value[name] for name in names}, source=source)
+    pairs = {name: _pair(own[name], task, told, size=size, where=f"{source}, {name}") for name in names}
+    tokens = None
+    if task.takes == "tokens":
+        tokens = tokens_of({name: texts for name, (texts, _) in pairs.items()}, told, source=source)
+    return found_in_memory(request, pairs, classes=value.get("classes"), task=task, tokens=tokens, theirs=theirs)
 
 
-def _pair(value: Any, *, size: tuple[int, int] | None, where: str) -> tuple[Tensor, Tensor]:
+def _for_teachers(splits: Mapping[str, Any], *, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What teachers are shown in place of the images, by split, and the splits without it.
+
+    RecipeError: some splits have it and some have not.
+    """
+    triples = [name for name, value in splits.items() if isinstance(value, (tuple, list)) and len(value) == 3]
+    if triples and len(triples) < len(splits):
+        missing = next(name for name in splits if name not in triples)
+        raise RecipeError(
+            f"{source}: {triples[0]} has a third part, what teachers are shown, and {missing} has none. Give it to all."
+        )
+    theirs = {name: as_images(splits[name][2], where=f"{source}, {name}, for teachers") for name in triples}
+    for name, images in theirs.items():
+        if len(images) != len(splits[name][0]):
+            raise RecipeError(f"{source}, {name}: {len(splits[name][0])} images and {len(images)} for teachers")
+    return theirs, {name: value[:2] if name in triples else value for name, value in splits.items()}
+
+
+def _refuse_idle_settings(settings: DataSettings, task: Task) -> None:
+    """RecipeError: a setting that these data cannot follow, and would otherwise ignore."""
+    if task.takes == "tokens":
+        idle = [key for key in ("size", "mean", "std", "augment") if getattr(settings, key)]
+        reason = "is for images, and these are texts"
+    else:
+        idle = ["size"] if settings.size and task.name == "segmentation" else []
+        reason = "would resize the images and not their masks: do it in the data function"
+    if idle:
+        raise RecipeError(f"data.{idle[0]} {reason}")
+
+
+def _pair(
+    value: Any, task: Task, told: Mapping[str, Any], *, size: tuple[int, int] | None, where: str
+) -> tuple[Tensor, Tensor]:
     if isinstance(value, (tuple, list)) and len(value) == 2:
-        images = as_images(value[0], where=where)
-        return images, as_labels(value[1], count=len(images), where=where)
+        read = as_texts if task.takes == "tokens" else as_images
+        inputs = read(value[0], where=where)
+        return inputs, as_answers(value[1], inputs, task=task, pad=told.get("pad", 0), where=where)
+    if task is not CLASSIFICATION:
+        raise RecipeError(
+            f"{where} is of type {type(value).__name__}; wanted a pair ({task.samples}, labels) of arrays"
+        )
     if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (tuple, list, dict)):
         return read_items(value, size=size, where=where)
     raise RecipeError(

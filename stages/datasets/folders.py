@@ -62,6 +62,15 @@ def list_classes(root: Path, *, source: str) -> Listing:
     )
 
 
+def list_images(root: Path, *, source: str) -> tuple[str, ...]:
+    """Every image under a folder at any depth, relative to it. RecipeError: there is none."""
+    folders = _folders(root, source)
+    names, _ = _files(root, source)
+    if not names:
+        raise RecipeError(f"data.source {source}: {root} holds {_contents(root, folders)}; wanted are images")
+    return tuple(names)
+
+
 def _folders(root: Path, source: str) -> dict[str, Path]:
     if not root.exists():
         raise RecipeError(f"data.source {source}: there is no folder {root} (looked from {Path.cwd()})")

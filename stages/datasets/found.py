@@ -9,29 +9,35 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..contract import Tokens
 from ..progress import Progress, Quiet
 from ..settings import DataSettings
 from ..splits import Split
+from ..tasks import CLASSIFICATION, Task
 
 MEMORY_LIMIT_BYTES = 2 * 2**30  # of decoded images: above it they are decoded again in every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """name: what follows the colon in data.source. cache: a folder that the source may fill."""
+    """name: what follows the colon in data.source. cache: a folder that the source may fill.
+
+    task: what the recipe wants the data for; None: the data tell.
+    """
 
     name: str
     settings: DataSettings
     seed: int
     cache: Path
     progress: Progress = field(default_factory=Quiet)
+    task: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """splits: those of "train", "val" and "test" that the source has. digest: of all pixels and labels.
 
-    mean, std: what networks for this very set are usually trained with; empty: nothing is usual.
+    mean, std: what networks for this very set are usually trained with; empty: nothing is usual. tokens: of texts.
     """
 
     splits: Mapping[str, Split]
@@ -40,6 +46,8 @@ class Found:
     notes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    task: Task = CLASSIFICATION
+    tokens: Tokens | None = None
 
 
 def digest_of(tensors: Sequence[Tensor]) -> str:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ...targets.errors import RecipeError
+from ..contract import Tokens
 from ..splits import Split, in_memory, thin
+from ..tasks import CLASSIFICATION, Task
 from .found import Found, Request, class_names, digest_of
 from .resize import resize_batch, wanted_size
 
@@ -24,7 +26,7 @@ def as_images(value: Any, *, where: str) -> Tensor:
     torch tensor is read as [N, C, H, W] and a NumPy array as [N, H, W, C], as the two libraries have it.
     """
     is_torch = isinstance(value, Tensor)
-    images = value.detach().cpu() if is_torch else _tensor(value, where=where)
+    images = as_array(value, where=where)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     elif images.ndim != 4:
@@ -38,7 +40,7 @@ def as_images(value: Any, *, where: str) -> Tensor:
 
 def as_labels(value: Any, *, count: int, where: str) -> Tensor:
     """Class indices, int64, (count,)."""
-    labels = value.detach().cpu() if isinstance(value, Tensor) else _tensor(value, where=where)
+    labels = as_array(value, where=where)
     if count == len(labels) == 0:
         return torch.zeros(0, dtype=torch.int64)  # NumPy takes an empty list for floating point
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -55,6 +57,18 @@ def as_labels(value: Any, *, count: int, where: str) -> Tensor:
     return labels.to(torch.int64)
 
 
+def as_array(value: Any, *, where: str) -> Tensor:
+    """A tensor on the CPU. RecipeError: it is no array."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{where}: {type(value).__name__} cannot be read as an array ({error}). Give NumPy arrays or torch tensors."
+        ) from error
+
+
 def found_in_memory(
     request: Request,
     pairs: Mapping[str, tuple[Tensor, Tensor]],
@@ -63,28 +77,49 @@ def found_in_memory(
     notes: Sequence[str] = (),
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    task: Task = CLASSIFICATION,
+    tokens: Tokens | None = None,
+    theirs: Mapping[str, Tensor] | None = None,
 ) -> Found:
-    """Thin, resize and check what `as_images` and `as_labels` made of each split."""
+    """Thin, resize and check what was made of each split: images or texts, and labels as the task has them.
+
+    classes: names of what the labels count. theirs: images that teachers are shown instead, in a size of their own.
+    """
+    source = request.settings.source
     empty = [name for name, (images, _) in pairs.items() if not len(images)]
     if empty:
-        raise RecipeError(f"data.source {request.settings.source}: {' and '.join(empty)} holds no images")
+        raise RecipeError(f"data.source {source}: {' and '.join(empty)} holds no {task.samples}")
     splits: dict[str, Split] = {}
     size = wanted_size(request.settings.size)
     for name, (images, labels) in pairs.items():
-        kept = thin(labels, request.settings.limit, seed=request.seed)
+        whole = in_memory(images, labels)
+        kept = thin(whole.strata(), request.settings.limit, seed=request.seed)
         chosen = images if len(kept) == len(labels) else images[kept]
-        splits[name] = in_memory(chosen if size is None else resize_batch(chosen, size), labels[kept])
-    same_shape(splits, source=request.settings.source)
-    names = checked_classes(splits, classes, source=request.settings.source)
+        splits[name] = in_memory(
+            chosen if size is None else resize_batch(chosen, size),
+            labels[kept],
+            for_teacher=theirs[name][kept] if theirs else None,
+        )
+    same_shape(splits, source=source)
+    same_shape({name: split.for_teacher() for name, split in splits.items()}, source=f"{source}, for teachers")
+    if task.has_one_class_each:
+        names = checked_classes(splits, classes, source=source)
+    else:
+        names = answer_names(task, [split.labels() for split in splits.values()], classes, source=source)
     contents = [part for split in splits.values() for part in (split.pixels.read(split.rows), split.labels())]
-    return Found(splits=splits, classes=names, digest=digest_of(contents), notes=tuple(notes), mean=mean, std=std)
+    if theirs:
+        contents += [split.for_teacher().pixels.read(split.rows) for split in splits.values()]
+    return Found(
+        splits=splits, classes=names, digest=digest_of(contents), notes=tuple(notes), mean=mean, std=std, task=task,
+        tokens=tokens,
+    )  # fmt: skip
 
 
 def same_shape(splits: Mapping[str, Split], *, source: str) -> None:
     """RecipeError: the splits' images differ in shape."""
     shapes = {name: split.shape for name, split in splits.items()}
     if len(set(shapes.values())) > 1:
-        words = ", ".join(f"{name} {channels}x{h}x{w}" for name, (channels, h, w) in shapes.items())
+        words = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
         raise RecipeError(
             f"data.source {source}: the splits' images differ in channels x height x width: {words}. "
             "Set data.size where only the size differs."
@@ -107,14 +142,26 @@ def checked_classes(splits: Mapping[str, Split], classes: Sequence[object] | Non
     return names
 
 
-def _tensor(value: Any, *, where: str) -> Tensor:
-    try:
-        array = np.ascontiguousarray(value)
-        return torch.from_numpy(array)
-    except (TypeError, ValueError) as error:
+def answer_names(
+    task: Task, labels: Sequence[Tensor], names: Sequence[object] | None, *, source: str
+) -> tuple[str, ...]:
+    """What the answers of any other task are called. RecipeError: names and answers do not go together."""
+    in_columns = task.name in ("multilabel", "regression")
+    if in_columns:
+        widths = {part.shape[1] for part in labels}
+        if len(widths) > 1:
+            raise RecipeError(f"data.source {source}: the splits have {sorted(widths)} numbers for each sample")
+        count = widths.pop()
+    else:
+        count = max((int(part.max()) for part in labels if part.numel()), default=-1) + 1
+    found = class_names(names, count - 1)
+    if len(found) < count or (in_columns and len(found) != count):
+        raise RecipeError(f"data.source {source}: there are {count} classes and {len(found)} names: {', '.join(found)}")
+    if len(found) < (1 if in_columns else 2):
         raise RecipeError(
-            f"{where}: {type(value).__name__} cannot be read as an array ({error}). Give NumPy arrays or torch tensors."
-        ) from error
+            f"data.source {source}: {task.name} needs 2 classes or more; here: {', '.join(found) or 'none'}"
+        )
+    return found
 
 
 def _channels_last(shape: torch.Size, *, is_torch: bool, where: str) -> bool:

@@ -10,10 +10,12 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from .layers import ActivationRounding, RoundedLayer
 from .scheme import Scheme
+
+NEXT_TO_NOTHING = 1e-20  # far below one step of any scale, and not zero
 
 
 class _QuantizeDequantize(torch.autograd.Function):
@@ -92,7 +94,7 @@ class FrozenLayer(nn.Module):
         self.register_buffer("weight", on_grid.detach() if float_weights else integers.detach().to(torch.int8))
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int8))
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.register_buffer("bias", _seen_bias(source, bias))
         self.source = [source]  # in a list: its parameters are not to be exported
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +103,18 @@ class FrozenLayer(nn.Module):
         return self.source[0].compute(x, weight, self.bias)
 
 
-def freeze(module: fx.GraphModule, scheme: Scheme) -> fx.GraphModule:
+def _seen_bias(source: RoundedLayer, bias: Tensor | None) -> Tensor | None:
+    """The bias; of a linear layer without one, next to nothing, and different for each output.
+
+    OpenVINO (2026.4.1) forgets the scale of an INT8 matrix product that a ReLU and another one follow where the bias is
+    one number for all outputs, as zeros are.
+    """
+    if not isinstance(source.layer, nn.Linear) or (bias is not None and bool(bias.any())):
+        return None if bias is None else bias.detach().clone()
+    return NEXT_TO_NOTHING * torch.arange(1.0, 1 + source.layer.out_features)
+
+
+def freeze(module: nn.Module, scheme: Scheme) -> nn.Module:
     """A copy of a prepared network in the form that is exported."""
     frozen = copy.deepcopy(module).eval()
     for name, part in list(frozen.named_modules()):

@@ -135,3 +135,15 @@ class RoundedLayer(nn.Module):
     @staticmethod
     def _scaled(weight: Tensor, factor: Tensor) -> Tensor:
         return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+class RoundedByItself(nn.Module):
+    """A rounded layer with the rounding of what it is given, and of what it gives where the runtime wants that."""
+
+    def __init__(self, layer: RoundedLayer, grid: Grid, *, after: bool) -> None:
+        super().__init__()
+        self.before, self.rounded = ActivationRounding(grid), layer
+        self.after = ActivationRounding(grid) if after else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.rounded(self.before(x)))  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ...targets.errors import StageError
-from .layers import ActivationRounding, RoundedLayer
+from .layers import ActivationRounding, RoundedByItself, RoundedLayer
 from .scheme import Scheme
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -34,18 +34,22 @@ MOVING_FUNCTIONS = {
 }  # fmt: skip
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 SUFFIX = "_rounding"
+NOTHING = "no convolution or linear layer was found to quantise; is all of the model excluded?"
 
 
-def prepare(module: nn.Module, scheme: Scheme) -> fx.GraphModule:
+def prepare(module: nn.Module, scheme: Scheme) -> nn.Module:
     """A copy of the network that rounds as the scheme says; its ranges are still to be observed.
 
-    StageError: torch cannot trace the network, or it has no layer to quantise.
+    Where torch cannot trace the network, each layer is rounded by itself: what lies between layers, such as batch norm
+    or a residual addition, then stays in float. StageError: it has no layer to quantise.
     """
     graph_module = _trace(module)
+    if graph_module is None:
+        return each_layer(module, scheme)
     _replace_layers_(graph_module, scheme)
     rounded = {name for name, part in graph_module.named_modules() if isinstance(part, RoundedLayer)}
     if not rounded:
-        raise StageError("no convolution or linear layer was found to quantise; is all of the model excluded?")
+        raise StageError(NOTHING)
     _insert_roundings_(graph_module, scheme, rounded)
     graph_module.graph.lint()
     graph_module.recompile()
@@ -62,15 +66,28 @@ def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
     return {name: part for name, part in module.named_modules() if isinstance(part, RoundedLayer)}
 
 
-def _trace(module: nn.Module) -> fx.GraphModule:
+def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
+    """A copy with every layer that has weights rounded by itself, whatever the code between them does."""
+    prepared = copy.deepcopy(module).eval()
+    names = [
+        name for name, part in prepared.named_modules() if isinstance(part, WEIGHTED) and not _is_excluded(name, scheme)
+    ]
+    if not names:
+        raise StageError(NOTHING)
+    grid = scheme.grid(nonnegative=False)  # which inputs come out of a ReLU is not known here
+    for name in names:
+        layer = RoundedLayer(prepared.get_submodule(name), None, weight_limit=scheme.weight_limit)
+        is_head = name == names[-1]  # what it says is the answer, and stays in float
+        prepared.set_submodule(name, RoundedByItself(layer, grid, after=not is_head and scheme.every_edge))
+    return prepared
+
+
+def _trace(module: nn.Module) -> fx.GraphModule | None:
+    """None: its forward branches on values, or takes what torch cannot follow."""
     try:
         return fx.symbolic_trace(copy.deepcopy(module).eval())
-    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise StageError(
-            f"torch.fx cannot trace {type(module).__name__}, which quantisation needs: {error}. "
-            "Its forward must not branch on the values of tensors. Remove the branch, or leave quantisation out "
-            "(--set quantize=off) and ship the pruned float model."
-        ) from None
+    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError, KeyError, IndexError):
+        return None
 
 
 def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:

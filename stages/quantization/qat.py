@@ -13,7 +13,7 @@ from ...targets.errors import StageError, did_you_mean
 from ...targets.profiles import Profile
 from ..artifact import Artifact, Context, Record
 from ..data import loader
-from ..evaluation import accuracy
+from ..evaluation import quality
 from ..quantize import Quantize
 from ..teaching import teach
 from .prepare import prepare, rounded_layers, roundings
@@ -39,8 +39,8 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
         "weight_bits": scheme.weight_bits,
         "flavour": scheme.flavour,
         "calibration_images": min(settings.calibration, len(data.train or data.val)),
-        "validation_float": accuracy(artifact.module, data.val, data.preprocessing),
-        "validation_calibrated": accuracy(module, data.val, data.preprocessing),
+        "validation_float": quality(artifact.module, data.val, data),
+        "validation_calibrated": quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
@@ -49,13 +49,14 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
             settings,
             context,
             teacher=artifact.module,
+            known={"model": artifact.original.module, "float": artifact.module},
             full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
             before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs),
         )
         switch_(module, epoch=settings.epochs, epochs=settings.epochs)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
-    metrics["validation_accuracy"] = accuracy(module, data.val, data.preprocessing)
+    metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="quantize", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
 

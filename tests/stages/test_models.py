@@ -59,7 +59,7 @@ def test_weights_are_loaded(tmp_path: Path) -> None:
     [
         (flat("4"), r"answers a tensor of shape \(2, 4\) to a batch of 2x2x2x2; wanted.*\(2, 3\).*num_classes: 3"),
         ("nn.Flatten()", "has no parameters: there is nothing to compress"),
-        ("nn.Conv2d(2, 3, 1)", r"shape \(2, 3, 2, 2\).*Return the logits alone"),
+        ("nn.Conv2d(2, 3, 1)", r"shape \(2, 3, 2, 2\).*task: segmentation"),
         ("nn.LSTM(2, 3)", "fails on a batch of 2x2x2x2: .*data.size"),
         ("nn.Conv2d(3, 3, 1)", "fails on a batch.*as many channels as the images have"),
         ("nn.Linear", "returned the class Linear; return an instance"),

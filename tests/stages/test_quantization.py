@@ -143,9 +143,48 @@ class Branches(nn.Module):
         return self.layer(x) if x.sum() > 0 else -self.layer(x)
 
 
-def test_a_network_that_cannot_be_traced_is_refused_with_a_way_out() -> None:
-    with pytest.raises(StageError, match="quantize=off"):
-        prepare(Branches(), Scheme(flavour="openvino"))
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_network_that_cannot_be_traced_is_rounded_layer_by_layer(flavour: Flavour) -> None:
+    module = Branches()
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    scheme = Scheme(flavour=flavour)
+    prepared = prepare(module, scheme)
+    calibrate_(prepared, [x])
+    with torch.no_grad():
+        wanted, got, shipped = module(x), prepared(x), freeze(prepared, scheme)(x)
+    assert len(rounded_layers(prepared)) == 1
+    assert not torch.equal(got, wanted)
+    torch.testing.assert_close(got, wanted, atol=0.05 * float(wanted.abs().max()), rtol=0)
+    torch.testing.assert_close(shipped, got, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bias", ["none", "zeros"])
+@pytest.mark.parametrize(("runtime", "flavour"), [("onnxruntime", "ort-u8"), ("openvino", "openvino")])
+def test_linear_layers_without_a_bias_answer_as_in_torch(
+    bias: str, runtime: str, flavour: Flavour, tmp_path: Path
+) -> None:
+    if target(runtime).unavailable():
+        pytest.skip(str(target(runtime).unavailable()))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(32, 32, bias=bias != "none"), nn.ReLU(), nn.Linear(32, 3, bias=bias != "none"))
+    for part in (module[0], module[2]):
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+    x, scheme = torch.randn(16, 32), Scheme(flavour=flavour)
+    prepared = prepare(module, scheme)
+    calibrate_(prepared, [x])
+    path = tmp_path / "net.onnx"
+    write_onnx(freeze(prepared, scheme), path, example=x[:1], opset=17, dynamic_batch=False, metadata={})
+    session = target(runtime).load(path, precision="int8")
+    got = np.concatenate([session(row[None].numpy())[0] for row in x])
+    with torch.no_grad():
+        np.testing.assert_allclose(got, prepared(x).numpy(), atol=0.02)
+
+
+def test_excluding_the_only_layer_of_such_a_network_leaves_nothing_to_round() -> None:
+    with pytest.raises(StageError, match="no convolution or linear layer was found"):
+        prepare(Branches(), Scheme(flavour="openvino", exclude=("layer",)))
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
