@@ -25,10 +25,9 @@ from edgepress.stages.artifact import Context
 from edgepress.stages.contract import Preprocessing
 from edgepress.stages.data import Data, loader
 from edgepress.stages.distill.response import divergence
-from edgepress.stages.splits import in_memory
-from edgepress.stages.lesson import Lesson
-from edgepress.stages.lesson import CLIP_NORM
+from edgepress.stages.lesson import CLIP_NORM, Lesson
 from edgepress.stages.optimizing import optimizer_for, warm_cosine
+from edgepress.stages.splits import in_memory
 from edgepress.stages.teaching import teach
 from edgepress.targets import profiles
 

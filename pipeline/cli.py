@@ -100,7 +100,9 @@ def job_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", metavar="NAME", help="device: a profile's name or YAML file (default: openvino-cpu)"
     )
-    parser.add_argument("--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER")
+    parser.add_argument(
+        "--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER"
+    )
     parser.add_argument("--weights", metavar="FILE", help="of the model: .pt, .pth or .safetensors")
     parser.add_argument(
         "--data", metavar="SOURCE", help="imagefolder:PATH, torchvision:NAME, mnist:PATH, file.py:function"

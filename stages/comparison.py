@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..targets.errors import StageError
-from .metrics import METRICS, Labels, Metric
+from .metrics import METRICS, Metric
+from .resampling import Labels
 
 # Float files differ from torch by the order of additions alone. Rounded ones (INT8, and bfloat16 with its 8 bits) round
 # like torch up to single steps, where a sum falls between two integers: there answers are compared and not numbers.

@@ -5,24 +5,17 @@ Every figure is in per cent and higher is better, so that a budget in points hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.statistics import Interval, disagreements, mcnemar, paired_drop, wilson
+from ..targets.statistics import disagreements, mcnemar, paired_drop, wilson
+from .resampling import Answers, Floats, Labels, class_counts, draws, middle95, parts, weighted_precision
 from .tasks import IGNORED
 
-RESAMPLES = 400  # of a bootstrap: its ends then stand to within a tenth of the interval
-RESAMPLES_AT_ONCE = 40
-SAMPLES_AT_ONCE = 64  # masks of more are not counted at once: whole numbers for every pixel would fill the memory
-SEED = 20_240_229  # fixed: the same answers always print the same interval
 CLOSE = 0.1  # of the spread of the answers: numbers that lie nearer to each other agree
-
-Answers = NDArray[np.float32]
-Labels = NDArray[Any]  # int64 class indices, or float32 numbers
-Floats = NDArray[np.float64]
 
 
 class Metric(Protocol):
@@ -97,15 +90,15 @@ class _Resampled:
     def facts(self, answers: Answers, labels: Labels, before: Answers | None = None) -> dict[str, Any]:
         figures = self._bootstrap(answers, labels)
         found: dict[str, Any] = {"metric": self.name, "value": self.value(answers, labels), "n": len(labels)}
-        found |= {"ci95": _middle95(figures), "also": self.also(answers, labels)}
+        found |= {"ci95": middle95(figures), "also": self.also(answers, labels)}
         if before is not None:
             found["drop"] = self.value(before, labels) - found["value"]
-            found["drop_ci95"] = _middle95(self._bootstrap(before, labels) - figures)
+            found["drop_ci95"] = middle95(self._bootstrap(before, labels) - figures)
         return found
 
     def _bootstrap(self, answers: Answers, labels: Labels) -> Floats:
         figure = self.resampler(answers, labels)
-        return np.concatenate([figure(drawn) for drawn in _draws(len(labels))])
+        return np.concatenate([figure(drawn) for drawn in draws(len(labels))])
 
 
 class _ByClass(_Resampled):
@@ -174,7 +167,7 @@ class MeanIoU(_ByClass):
         classes = answers.shape[self.axis]
         pixels = sum(
             np.bincount(classes * true[true != IGNORED] + told[true != IGNORED], minlength=classes**2)
-            for told, true in _parts(self.decided(answers), labels)
+            for told, true in parts(self.decided(answers), labels)
         )
         seen = np.flatnonzero(pixels)  # each pair of a true and a told class once, and how many pixels it stands for
         return 100 * float(
@@ -258,58 +251,3 @@ METRICS: dict[str, Metric] = {
     "tokens": MacroF1(axis=2),
     "regression": R2(),
 }
-
-
-def class_counts(decided: NDArray[np.int64], labels: Labels, *, classes: int) -> Floats:
-    """(n, 3 classes): of each sample, how often each class was hit, told and true."""
-    found = []
-    for told, true in _parts(decided, labels):
-        count = len(true)
-        sample = np.broadcast_to(np.arange(count).reshape(-1, *[1] * (true.ndim - 1)), true.shape)
-        valid = true != IGNORED
-        base = classes * sample[valid]
-        hit = told[valid] == true[valid]
-        kinds = ((base + true[valid])[hit], base + told[valid], base + true[valid])
-        found.append(np.concatenate([_tally(kind, count, classes) for kind in kinds], axis=1))
-    return np.concatenate(found).astype(np.float64)
-
-
-def weighted_precision(scores: Answers, truth: Labels, weights: Floats) -> Floats:
-    """Average precision of one label, as scikit-learn defines it, for many weightings of the samples at once.
-
-    scores, truth: (n,). weights: (weightings, n). NaN where no sample with weight carries the label.
-    """
-    order = np.argsort(-scores, kind="stable")
-    sorted_scores = scores[order]
-    last_equal = np.searchsorted(-sorted_scores, -sorted_scores, side="right") - 1  # equal scores share a threshold
-    everyone = weights[:, order]
-    bearers = everyone * (truth[order] > 0)
-    hits, told = np.cumsum(bearers, axis=1), np.cumsum(everyone, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.nan_to_num(hits / told)[:, last_equal]
-        return np.asarray((bearers * precision).sum(axis=1) / bearers.sum(axis=1))
-
-
-def _tally(cells: NDArray[np.int64], count: int, classes: int) -> NDArray[np.int64]:
-    return np.bincount(cells, minlength=count * classes).reshape(count, classes)
-
-
-def _parts(decided: NDArray[np.int64], labels: Labels) -> Iterator[tuple[NDArray[np.int64], Labels]]:
-    for start in range(0, len(labels), SAMPLES_AT_ONCE):
-        place = slice(start, start + SAMPLES_AT_ONCE)
-        yield decided[place], labels[place]
-
-
-def _draws(count: int) -> Iterator[Floats]:
-    """How often each sample is drawn in each resample, some resamples at a time; the same for the same count."""
-    rng = np.random.default_rng(SEED)
-    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        yield rng.multinomial(count, [1 / count] * count, size=RESAMPLES_AT_ONCE).astype(np.float64)
-
-
-def _middle95(values: Floats) -> Interval:
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return 0.0, 0.0
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
+from ..tasks import IGNORED
 from .adapters import adapter, as_map, meet
 from .nouns import Need, Step, Term
 from .pairing import Adapted, OverPairs
-from .response import IGNORED, Imitation, above_zero, answers, average, divergence, refuse_unlike
+from .response import Imitation, above_zero, answers, average, divergence, refuse_unlike
 
 EPS = 1e-12  # under a variance: a channel that says nothing stays 0
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
+from ..tasks import IGNORED
 from .adapters import adapter, as_map, meet
 from .dense import labels_at
 from .nouns import Need, Step, Term
-from .response import IGNORED, above_zero, average, each_divergence
+from .response import above_zero, average, each_divergence
 
 
 class Localisation(Term):

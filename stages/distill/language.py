@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
+from ..tasks import IGNORED
 from .contrastive import embedding
 from .nouns import Need, Step
 from .pairing import Adapted
-from .response import IGNORED, Imitation, average, each_divergence, one_of, rows
+from .response import Imitation, average, each_divergence, one_of, rows
 
 Targets = Literal["teacher", "labels"]
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
+from ..tasks import IGNORED
 from .nouns import Need, Step, Term
-from .response import IGNORED, Imitation, above_zero, answers, divergence, labelled, labels, rows
+from .response import Imitation, above_zero, answers, divergence, labelled, labels, rows
 
 
 class TeacherFree(Term):

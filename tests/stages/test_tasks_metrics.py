@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, r2_score
 
-from edgepress.stages.metrics import METRICS, class_counts, weighted_precision
+from edgepress.stages.metrics import METRICS
+from edgepress.stages.resampling import class_counts, weighted_precision
 from edgepress.stages.tasks import IGNORED, TASKS
 from edgepress.targets.statistics import wilson
 
