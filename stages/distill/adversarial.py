@@ -1,4 +1,4 @@
-"""A student against a discriminator, which tells the teacher's answers from the student's while that learns to fool it."""
+"""A student against a discriminator, which tells its answers from the teacher's and which it learns to fool."""
 
 from __future__ import annotations
 
