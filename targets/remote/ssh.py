@@ -115,13 +115,16 @@ class Ssh:
 
     def get(self, remote: str, *, limit_bytes: int = MOST_BYTES, timeout_seconds: float = 600.0) -> bytes:
         """Read a file there, checked against the sum that the board computes. DeviceError: no such file, or larger."""
-        listed = self._checked(["sha256sum", "--", remote], what=f"reading {remote}").text
-        digest = listed.lstrip("\\")[:64]
+        done = self._checked(
+            ["sh", "-c", 'sha256sum < "$1" && cat < "$1"', "sh", remote],
+            what=f"reading {remote}",
+            limit_bytes=limit_bytes + 80,
+            timeout_seconds=timeout_seconds,
+        )
+        listed, _, found = done.stdout.partition(b"\n")
+        digest = listed[:64].decode("ascii", "replace")
         if not SHA256.fullmatch(digest):
             raise DeviceError(f"{self.address}: no checksum of {remote}: {listed[:100]!r}")
-        found = self._checked(
-            ["cat", "--", remote], what=f"reading {remote}", limit_bytes=limit_bytes, timeout_seconds=timeout_seconds
-        ).stdout
         if hashlib.sha256(found).hexdigest() != digest:
             raise LostConnectionError(f"{self.address}: {remote} came back damaged; it is fetched again")
         return found
