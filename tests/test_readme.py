@@ -12,7 +12,8 @@ from nets import net, stripes
 from edgepress.pipeline import cli, plan, recipe
 from edgepress.targets import profiles
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -44,9 +45,20 @@ def test_every_command_is_understood(command: str, tmp_path: Path, monkeypatch: 
 
 
 def test_the_recipe_holds() -> None:
-    (text,) = blocks("yaml")
-    planned = plan.make(recipe.load(text, origin="README"))
+    planned = plan.make(recipe.load(blocks("yaml")[0], origin="README"))
     assert [entry.name for entry in planned.stages] == ["distill", "prune", "quantize", "export", "profile"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/distillation.md"])
+def test_every_line_of_a_recipe_holds(page: str) -> None:
+    """The first block of the README is a whole job, every other line stands for itself."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[page == "README.md" :]
+    lines = [line for block in found for line in re.split(r"\n(?=\w)", block.strip())]
+    assert lines
+    job = "model: {source: net.py:make, weights: net.pt}\ndata: imagefolder:pictures\n"
+    for line in lines:
+        plan.make(recipe.load(job + line, origin=f"{page}: {line}"))
 
 
 @pytest.mark.slow
