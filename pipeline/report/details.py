@@ -89,15 +89,40 @@ def raw() -> Markup:
     )
 
 
+BESIDE = {"share": "of the gradient", "balance": "times its weight"}  # series that are told beside a loss's own
+
+
 def _curves(stage: StageFacts, *, number: int, draw: Draw) -> list[Markup]:
+    """A drawing for each series; how much a loss counted is told in the words under its drawing."""
+    alone = {name: values for name, values in stage.curves.items() if not _is_beside(name, stage)}
     return [
         figure(
             draw(values, key=f"curve-{number}-{place}", label=_curve_label(stage.name, series, values)),
-            f"{_last(values).removeprefix(': ')}",
+            "; ".join([_last(values).removeprefix(": "), *_beside(series, stage)]),
             title=f"{stage.name}: {series.replace('_', ' ')}",
         )
-        for place, (series, values) in enumerate(stage.curves.items())
+        for place, (series, values) in enumerate(alone.items())
     ]
+
+
+def _is_beside(name: str, stage: StageFacts) -> bool:
+    kind, _, loss = name.partition(" ")
+    return kind in BESIDE and loss in stage.curves
+
+
+def _beside(series: str, stage: StageFacts) -> list[str]:
+    """`62 % of the gradient at first, 40 % at the end`."""
+    told = []
+    for kind, what in BESIDE.items():
+        known = [value for value in stage.curves.get(f"{kind} {series}", []) if value is not None]
+        if known:
+            first, last = (_amount(kind, value) for value in (known[0], known[-1]))
+            told.append(f"{first} {what} at first, {last} at the end")
+    return told
+
+
+def _amount(kind: str, value: float) -> str:
+    return f"{100 * value:.0f} %" if kind == "share" else f"{value:.2g}"
 
 
 def _curve_label(stage: str, series: str, values: Sequence[float | None]) -> str:

@@ -294,3 +294,12 @@ def test_a_marked_row_and_the_groups_reach_the_table() -> None:
     made = table("t", "c", ("n", "x"), [("a", "1"), ("b", "2")], groups=[("both", 1)], marked=1)
     assert '<tr class="chosen"><th scope="row">b</th>' in made
     assert '<th scope="colgroup" colspan="1">both</th>' in made
+
+
+def test_how_much_a_loss_counted_stands_under_its_own_curve() -> None:
+    values = sample_report().model_dump()
+    values["stages"][0]["curves"] = {"kd": [2.0, 1.0], "share kd": [0.62, 0.4], "share of its own": [1.0, 1.0]}
+    text = html(Report.model_validate(values))
+    assert "62 % of the gradient at first, 40 % at the end" in text
+    assert "share kd" not in text.partition("<script")[0]
+    assert "share of its own" in text
