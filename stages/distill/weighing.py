@@ -48,7 +48,8 @@ def entropy(answers: Sequence[Out], batch: Batch) -> Tensor:
     each = torch.stack([_each_sample(_entropy(said.logits), batch) for said in answers])
     total = each.sum(0, keepdim=True)
     alike = torch.full_like(each, 1 / len(each))
-    return _rest(torch.where(total > 0, each / total.clamp(min=torch.finfo(each.dtype).tiny), alike))
+    least = torch.finfo(each.dtype).tiny  # below it numbers lose digits, and quotients no longer add up
+    return _rest(torch.where(total > least, each / total.clamp(min=least), alike))
 
 
 class Stacking(Term):
