@@ -29,7 +29,7 @@ load = ort.OnnxRuntime.load
 
 
 def load_and_interrupt(self, path, **settings):
-    threading.Timer(0.3, os.kill, (os.getppid(), signal.SIGINT)).start()
+    threading.Timer(0.65, os.kill, (os.getppid(), signal.SIGINT)).start()
     return load(self, path, **settings)
 
 
