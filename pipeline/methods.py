@@ -28,6 +28,38 @@ NEEDS = {
     "view": "second view",
     "classmate": "classmate",
 }  # what `models` means is nobody's business: they are always there
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "Labels": ("supervised",),
+    "Answers": (
+        "response",
+        "logits",
+        "decoupled",
+        "temperature",
+        "classes",
+        "virtual",
+        "specialists",
+        "scales",
+        "blockwise",
+        "embeddings",
+    ),
+    "Features and attention": (
+        "features",
+        "boundaries",
+        "attention",
+        "flow",
+        "fusion",
+        "generation",
+        "reuse",
+        "spots",
+        "classwise",
+    ),
+    "Relations and contrast": ("relation", "contrastive", "transport"),
+    "Dense prediction": ("dense", "detection"),
+    "Language": ("language", "selfattention"),
+    "Without a teacher, or with itself": ("selfteaching", "exits"),
+    "Several teachers": ("weighing",),
+    "Adversarial and robust": ("adversarial", "robust"),
+}  # by the modules of stages/distill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +94,7 @@ def method(name: str) -> Method:
         name=name,
         formula=" ".join(text.split("\n\n")[0].split()),
         paper=paper(text),
-        needs=tuple(word for need, word in NEEDS.items() if need in found.needs),
+        needs=tuple(word for need, word in NEEDS.items() if need in _needs(found)),
         taps=found.place,
         options=options,
         required=required,
@@ -70,6 +102,11 @@ def method(name: str) -> Method:
         text=text,
         example=_example(name, text, options, required),
     )
+
+
+def _needs(found: type[Any]) -> frozenset[str]:
+    """Two teachers are one as well."""
+    return found.needs - {"teacher"} if "teachers" in found.needs else found.needs
 
 
 def paper(text: str) -> str | None:
@@ -83,22 +120,33 @@ def paper(text: str) -> str | None:
 
 def list_methods(*, as_json: bool) -> int:
     """Print every loss."""
-    found = [method(name) for name in LOSSES]
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
+        print(json.dumps([asdict(method(name)) for name in LOSSES], indent=2))
         return 0
-    table = Table(title=f"{len(found)} losses", title_justify="left")
-    for column in ("name", "paper", "needs", "taps", "options"):
+    table = Table(box=None, pad_edge=False)
+    for column in ("loss", "paper", "needs", "taps"):
         table.add_column(column, overflow="fold")
-    for one in found:
-        options = ", ".join(
-            key if key in one.required else f"{key} {_word(value)}" for key, value in one.options.items()
-        )
-        table.add_row(one.name, one.paper or "", ", ".join(one.needs), one.taps or "", options)
+    for family, names in by_family().items():
+        table.add_row()
+        table.add_row(f"[bold]{family}[/bold]")
+        for found in map(method, names):
+            table.add_row(found.name, found.paper or "", ", ".join(found.needs), found.taps or "")
     console = result_console()
     console.print(table)
-    console.print("`compress losses NAME` explains one, and shows how a recipe asks for it", highlight=False)
+    console.print(
+        f"\n{len(LOSSES)} losses. `compress losses NAME` explains one, its options, and how a recipe asks for it",
+        highlight=False,
+    )
     return 0
+
+
+def by_family() -> dict[str, list[str]]:
+    """The names of all losses under the headings of FAMILIES."""
+    modules = {name: where.partition(":")[0] for name, where in LOSSES.items()}
+    found = {family: [name for name in LOSSES if modules[name] in members] for family, members in FAMILIES.items()}
+    found["Labels"].insert(0, "ce")
+    found["Answers"].remove("ce")
+    return found
 
 
 def explain(name: str, *, as_json: bool) -> int:

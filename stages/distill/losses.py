@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from .nouns import Term
 
 LOSSES: dict[str, str] = {
-    "camkd": "weighing:Camkd",
-    "stacking": "weighing:Stacking",
     "ce": "response:CrossEntropy",
     "kd": "response:KnowledgeDistillation",
     "bce": "supervised:BinaryCrossEntropy",
@@ -94,6 +92,8 @@ LOSSES: dict[str, str] = {
     "ddgsd": "selfteaching:DistortionGuided",
     "byot": "exits:BeYourOwnTeacher",
     "one": "exits:OnTheFlyEnsemble",
+    "camkd": "weighing:Camkd",
+    "stacking": "weighing:Stacking",
     "fool": "adversarial:Fool",
     "fool_features": "adversarial:FoolFeatures",
     "ard": "robust:AdversariallyRobust",
