@@ -1,6 +1,7 @@
 """Save and load nested states (weights, optimisers, histories) without pickling anything.
 
-One safetensors file: the tensors by number, and the nesting around them as JSON in the header, with a checksum.
+One safetensors file: the tensors by number, and the nesting around them as JSON in the header, with a checksum. Equal
+states make equal files.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+HEADER = "state"  # the one key of the header's metadata: safetensors writes several in any order
+
 
 class CorruptStateError(Exception):
     """The file is not whole: written half, or changed since."""
@@ -27,7 +30,7 @@ def save_state(state: Any, path: Path) -> None:
     """Write dicts, lists, tuples, tensors and JSON scalars to `path`: all of it or nothing."""
     tensors: dict[str, Tensor] = {}
     nesting = json.dumps(_pack(state, tensors))
-    header = {"nesting": nesting, "sha256": _digest(tensors, nesting)}
+    header = {HEADER: json.dumps({"nesting": nesting, "sha256": _digest(tensors, nesting)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -45,9 +48,9 @@ def load_state(path: Path) -> Any:
     """What `save_state` wrote. CorruptStateError: the file does not match its checksum, or is no such file."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CorruptStateError(f"{path.name}: {error}") from None
     nesting = header.get("nesting", "")
     if header.get("sha256") != _digest(tensors, nesting):
