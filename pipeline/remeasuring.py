@@ -120,15 +120,21 @@ def _samples(
 
 def _open(report: Report, *, data: str | None, cache: Path) -> tuple[Data | None, str]:
     values: dict[str, Any] = _plain_recipe(report, "data") | {"download": False}
-    if data is not None:
+    if report.data is not None and report.synthesis is not None:
+        values["eval"] = data or values.get("eval")
+        if report.synthesis.evaluated_on is None:
+            return None, "there were no data: what stood for accuracy was agreement with the model on made images"
+    elif data is not None:
         values["source"] = data
-    source = str(values.get("source", ""))
+    source = str(values.get("eval") or values.get("source", ""))
     if data is None and (".py" in source or source.startswith("python:")):
         return None, f"the data came from Python code ({source:.100}), which is not run: name them with --data"
     try:
         settings = DataSettings.model_validate(values)
-        from ..stages.data import open_data
+        from ..stages.data import open_data, open_judging
 
+        if settings.eval is not None:
+            return open_judging(settings, seed=report.run.seed, cache=cache), ""
         given = _had_weights(report)
         task = _task(report).name
         return open_data(settings, seed=report.run.seed, cache=cache, given_weights=given, task=task), ""
@@ -180,6 +186,9 @@ def _speedup(report: Report, baseline: Variant, chosen: Variant, found: Measurem
         f"{chosen.name} is {again.value:.2f} times faster ({again.low:.2f} to {again.high:.2f}), "
         f"the report says {chosen.speedup.value:.2f} ({low:.2f} to {high:.2f})"
     )
+    doubt = found.unreliable or report.verdict.unreliable
+    if doubt:
+        return Check(name=SPEED, ok=None, text=f"{text}; nothing follows, for timings are unreliable: {doubt:.300}")
     return Check(name=SPEED, ok=overlap, text=text)
 
 

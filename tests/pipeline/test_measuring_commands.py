@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run
+from interrupting import interrupting
 
-from edgepress.pipeline import cli, selftest
+from edgepress.pipeline import selftest
 from edgepress.targets import practice
 from edgepress.targets.runtimes import target
 
@@ -19,33 +22,11 @@ pytestmark = [
 ]
 
 HERE = ["--target", "onnxruntime-cpu", "--quiet"]
-INTERRUPTING = """
-import os
-import signal
-import threading
-from edgepress.targets import ort
-
-load = ort.OnnxRuntime.load
-
-
-def load_and_interrupt(self, path, **settings):
-    threading.Timer(0.65, os.kill, (os.getppid(), signal.SIGINT)).start()
-    return load(self, path, **settings)
-
-
-ort.OnnxRuntime.load = load_and_interrupt
-"""
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return practice.write(tmp_path / "net.onnx", blocks=1, channels=8, side=8)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(words)
-    captured = capsys.readouterr()
-    return code, captured.out, " ".join(captured.err.split())
 
 
 def profiled(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -96,15 +77,14 @@ def test_a_sustained_time_that_is_none_is_refused(model: Path, capsys: pytest.Ca
 
 
 def test_ctrl_c_prints_what_was_measured_and_marks_it(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large = practice.write(tmp_path / "large.onnx", blocks=4, channels=64, side=32)
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code, out, _ = run(capsys, "profile", *HERE, str(large), "--seconds", "60")
+    for name, value in interrupting(tmp_path, visits=3).items():
+        monkeypatch.setenv(name, value)
+    code, out, _ = run(capsys, "profile", *HERE, str(model), "--seconds", "100")
     assert code == 128 + signal.SIGINT
     assert "incomplete: stopped while the latency was measured" in out
-    assert "large" in out
+    assert re.search(r"\bnet .*\bfp32 .*\d\.\d{3}", out)
 
 
 def test_a_self_test_tells_how_often_and_how_small(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,9 @@ QUICK = {
     "train": {"epochs": 10, "lr": 0.01, "batch_size": 32},
     "prune": "off",
     "quantize": {"epochs": 1, "lr": 1e-3, "batch_size": 32},
-    "profile": {"seconds": 0.8, "memory": False, "all_cores": False},
+    "profile": {"seconds": 0.2, "memory": False, "all_cores": False},
 }
+READ_LAYERS = ("text", "segmentation")  # one network of each kind: of the others nothing new would be read
 REACHED = {"text": 70, "tokens": 55, "segmentation": 75, "multilabel": 70, "regression": 50}
 
 pytestmark = pytest.mark.slow
@@ -35,10 +36,17 @@ def run(task: str, out: Path, *, target: str, **settings: Any) -> Result:
     )
 
 
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for every task: the second target finds the network that was trained for the first."""
+    return tmp_path_factory.mktemp("tasks")
+
+
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
 @pytest.mark.parametrize("task", REACHED)
-def test_a_task_goes_the_whole_way(task: str, target: str, tmp_path: Path) -> None:
-    result = run(task, tmp_path, target=target)
+def test_a_task_goes_the_whole_way(task: str, target: str, out: Path) -> None:
+    measured = {**QUICK["profile"], "layers": task in READ_LAYERS}
+    result = run(task, out / task, target=target, profile=measured)
     report = result.report
     assert report.data is not None
     assert (report.data.task, report.data.metric) == (task, TASKS[task].metric)
@@ -55,6 +63,7 @@ def test_a_task_goes_the_whole_way(task: str, target: str, tmp_path: Path) -> No
     assert variants["baseline"].parity.argmax_agreement == 1.0
     assert variants["int8"].int8 is not None
     assert variants["int8"].int8["int8_layers"] > 0
+    assert (variants["int8"].layers is not None) == (task in READ_LAYERS)
     assert all(check.ok is not False for check in check_figures(report))
 
 
@@ -112,12 +121,12 @@ def test_the_example_of_texts_runs_as_its_recipe_says(tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
-def test_a_vision_transformer_goes_the_whole_way(target: str, tmp_path: Path) -> None:
+def test_a_vision_transformer_goes_the_whole_way(target: str, out: Path) -> None:
     arguments = {"size": 8, "channels": 1, "num_classes": 10, "patch": 2}
     sizes = {f"{role}.arguments": arguments for role in ("model", "student")}
     result = compress(
         model=f"{EXAMPLES / 'vit.py'}:teacher", student=f"{EXAMPLES / 'vit.py'}:student", data="builtin:digits",
-        out=tmp_path, quiet=True, target=target,
+        out=out / "vit", quiet=True, target=target,
         settings={
             **sizes, "train": {"epochs": 6, "lr": 1e-3, "batch_size": 64}, "distill": {"epochs": 8, "lr": 2e-3, "batch_size": 64},
             "prune": "off", "quantize": {"epochs": 0}, **measured(),
@@ -131,4 +140,4 @@ def test_a_vision_transformer_goes_the_whole_way(target: str, tmp_path: Path) ->
 
 
 def measured() -> dict[str, Any]:
-    return {"profile.seconds": 0.8, "profile.memory": False, "profile.all_cores": False, "profile.layers": False}
+    return {"profile.seconds": 0.2, "profile.memory": False, "profile.all_cores": False, "profile.layers": False}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 import yaml
 
@@ -45,10 +46,7 @@ def stage(**settings: Any) -> PlannedStage:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(["search", *words])
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return code, captured.out, " ".join(captured.err.split())
+    return command.run(capsys, "search", *words)
 
 
 def test_by_default_the_rate_the_teachers_weight_and_the_temperature_are_searched() -> None:

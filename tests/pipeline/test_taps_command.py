@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import command
 import pytest
 
 from edgepress.pipeline import cli
@@ -45,10 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(["taps", *words])
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return code, captured.out, " ".join(captured.err.split())
+    return command.run(capsys, "taps", *words)
 
 
 def test_the_taps_of_a_network_are_printed_with_shapes_and_what_places_mean(

@@ -102,6 +102,7 @@ def make():
 JOB = [
     "-m", "edgepress", "--model", "net.py:make", "--data", "builtin:digits", "--target", "onnxruntime-cpu",
     "--set", "train.epochs=3", "--set", "distill=off", "--set", "prune=off", "--set", "quantize.epochs=1",
+    "--set", "budget={}",  # without one a run that is too noisy to judge ends as any other: torchrun turns 4 into 1
     "--set", "profile.seconds=1", "--set", "profile.all_cores=false", "--set", "profile.memory=false",
 ]  # fmt: skip
 
@@ -109,7 +110,12 @@ JOB = [
 @pytest.mark.slow
 def test_a_job_of_two_processes_is_reported_once_and_taken_up_again(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
-    done = together(tmp_path, *JOB, "--out", "out", "--budget", "accuracy_drop=100")
+    done = together(
+        tmp_path,
+        *JOB,
+        "--out",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: out/report.html") == 1
     assert done.stderr.count("validation") == 3  # the data, and once for each training
@@ -119,7 +125,12 @@ def test_a_job_of_two_processes_is_reported_once_and_taken_up_again(tmp_path: Pa
         "train", "quantize", "export", "profile",
     ]  # fmt: skip
     assert (tmp_path / "out" / "tensorboard" / "train").is_dir()
-    again = together(tmp_path, *JOB, "--out", "out", "--budget", "accuracy_drop=100")
+    again = together(
+        tmp_path,
+        *JOB,
+        "--out",
+        "out",
+    )
     assert again.returncode == 0
     assert again.stderr.count("reused from an earlier run") >= 3
 

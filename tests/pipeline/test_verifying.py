@@ -11,8 +11,12 @@ import pytest
 from finished_run import finished, honest_report
 
 from edgepress.pipeline import cli, sums
-from edgepress.pipeline.remeasuring import _environment, _open
+from edgepress.pipeline.remeasuring import _environment, _open, _speedup
 from edgepress.pipeline.verifying import verify
+from edgepress.targets import machine
+from edgepress.targets.digests import sha256
+from edgepress.targets.figures import Figures, Measurement
+from edgepress.targets.statistics import Latency
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -131,7 +135,7 @@ def test_a_file_outside_the_folder_is_neither_read_nor_named_as_good(out: Path, 
 
 
 def test_sums_that_lead_out_of_the_folder_are_refused(out: Path) -> None:
-    digest = sums.sha256(Path("/etc/hostname"))
+    digest = sha256(Path("/etc/hostname"))
     with (out / sums.NAME).open("a") as file:
         file.write(f"{digest}  ../../../../../../etc/hostname\n")
     assert "lead out of the folder" in failures(out)["hashes"]
@@ -189,6 +193,28 @@ def test_of_the_environment_only_harmless_variables_pass() -> None:
     assert _environment(report) == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     report.profile["environment"] = {"ONEDNN_MAX_CPU_ISA": "AVX2; rm"}
     assert _environment(report) == {}
+
+
+@pytest.mark.parametrize(
+    ("slower", "here", "there", "ok"),
+    [(1.0, None, None, True), (1.3, None, None, False), (1.3, "too noisy", None, None), (1.3, None, "too noisy", None)],
+)
+def test_another_speed_up_fails_unless_one_of_the_two_measurements_refuses_to_claim_any(
+    slower: float, here: str | None, there: str | None, ok: bool | None
+) -> None:
+    report = honest_report()
+    report.run.machine, report.verdict.unreliable = machine.describe(), there
+    names = ("baseline", report.chosen.name)
+    timed = {variant.name: variant for variant in report.variants if variant.name in names}
+    figures = {}
+    for name, factor in zip(names, (1.0, slower), strict=True):
+        assert timed[name].latency_ms is not None
+        samples = tuple(tuple(factor * sample for sample in visit) for visit in timed[name].latency_ms.samples)
+        figures[name] = Figures(latency=Latency(samples_ms=samples))
+    found = Measurement(figures=figures, machine={}, caveats=[], versions={}, unreliable=here)
+    check = _speedup(report, timed[names[0]], timed[names[1]], found)
+    assert check.ok is ok
+    assert ("too noisy" in check.text) == (ok is None)
 
 
 def test_a_python_file_that_only_the_report_names_is_not_run(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgepress.targets.jobs import Engine
+
 CLASSES = 10
 IMAGE = (3, 8, 8)
 
@@ -125,6 +127,12 @@ def _save(graph: onnx.GraphProto, path: Path, *, opset: int) -> Path:
 def network(tmp_path: Path) -> Builder:
     """Makes a small network: network("name", channels=8, activations=np.uint8, ...) returns its path."""
     return lambda name="model", **settings: _network(tmp_path / f"{name}.onnx", **settings)
+
+
+@pytest.fixture
+def good(network: Builder) -> Engine:
+    """An engine that does what it should."""
+    return Engine(name="good", path=network("good"), runtime="onnxruntime", precision="fp32")
 
 
 @pytest.fixture

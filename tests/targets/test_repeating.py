@@ -41,7 +41,7 @@ def test_a_machine_resolves_what_is_wider_than_its_intervals_and_their_scatter()
 
 @pytest.mark.device
 @pytest.mark.skipif(bool(target("onnxruntime").unavailable()), reason=str(target("onnxruntime").unavailable()))
-def test_a_network_with_twice_the_blocks_is_found_slower(tmp_path: Path) -> None:
+def test_a_network_with_eight_times_the_blocks_is_found_slower_wherever_anything_is_claimed(tmp_path: Path) -> None:
     fewer, more = (
         Engine(
             name="n",
@@ -49,11 +49,11 @@ def test_a_network_with_twice_the_blocks_is_found_slower(tmp_path: Path) -> None
             runtime="onnxruntime",
             precision="fp32",
         )
-        for blocks in (4, 8)
+        for blocks in (2, 16)
     )
     found = compare_again(more, fewer, image=np.ones((1, 3, 8, 8), np.float32), runs=2, seconds=0.1)
-    assert found.claimed == 2
-    assert all(one.ratio.value > 1.2 for one in found.comparisons)
+    assert all(one.ratio.value > 2 for one in found.comparisons)
+    assert all(one.claims or one.unreliable for one in found.comparisons)  # a busy machine may refuse, and says so
 
 
 def test_an_engine_that_cannot_be_timed_ends_the_comparison(tmp_path: Path) -> None:
