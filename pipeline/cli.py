@@ -105,7 +105,13 @@ def job_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", metavar="FILE", help="of the model: .pt, .pth or .safetensors")
     parser.add_argument(
-        "--data", metavar="SOURCE", help="imagefolder:PATH, torchvision:NAME, mnist:PATH, file.py:function"
+        "--data",
+        metavar="SOURCE",
+        help="imagefolder:PATH, torchvision:NAME, mnist:PATH, file.py:function; none: "
+        "images are made from the model alone (also images:FOLDER of any pictures)",
+    )
+    parser.add_argument(
+        "--eval-data", metavar="SOURCE", help="with --data none: real data that judge, and teach nothing"
     )
     for role, meaning in (("teacher", "who is imitated"), ("student", "the network to ship")):
         parser.add_argument(f"--{role}", metavar="SOURCE", help=f"{meaning} (default: the model)")
@@ -130,8 +136,21 @@ def job_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_output_options(parser: argparse.ArgumentParser) -> None:
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Of one of the small commands."""
+    return argparse.ArgumentParser(prog=f"compress {command}", description=description, formatter_class=_Formatter)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="print only the result")
 
 
@@ -143,8 +162,8 @@ def _main_job(words: list[str]) -> int:
 
 
 def _targets(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="compress targets", description="List the devices that are known.")
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    parser = _parser("targets", "List the devices that are known.")
+    _add_json(parser)
     options = parser.parse_args(words)
     from . import listing
 
@@ -152,7 +171,7 @@ def _targets(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="compress check", description="Validate recipes and profiles.")
+    parser = _parser("check", "Validate recipes and profiles.")
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="YAML files; a profile has a runtime, a recipe has not"
     )
@@ -163,13 +182,9 @@ def _check(words: list[str]) -> int:
 
 
 def _losses(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress losses",
-        description="List the losses of distillation, or explain one.",
-        formatter_class=_Formatter,
-    )
+    parser = _parser("losses", "List the losses of distillation, or explain one.")
     parser.add_argument("name", nargs="?", metavar="NAME", help="of a loss")
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    _add_json(parser)
     options = parser.parse_args(words)
     from . import methods
 
@@ -179,11 +194,10 @@ def _losses(words: list[str]) -> int:
 
 
 def _taps(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress taps",
-        description="Print where a network can be tapped, with shapes, and the taps that each place stands for; with "
+    parser = _parser(
+        "taps",
+        "Print where a network can be tapped, with shapes, and the taps that each place stands for; with "
         "--student the pairs that a loss would compare.",
-        formatter_class=_Formatter,
     )
     source = "file.py:function, torchvision:NAME, timm:NAME, transformers:FOLDER or builtin:NAME"
     parser.add_argument("model", metavar="MODEL", help=f"{source}; the teacher, where there is a student")
@@ -192,7 +206,7 @@ def _taps(words: list[str]) -> int:
         "--input", metavar="SHAPE", help="of one image, 3x32x32, or the length of a text, 64 (default: 1x8x8, digits)"
     )
     parser.add_argument("--classes", metavar="N", default="10", help="of a network that is made for them (default: 10)")
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    _add_json(parser)
     options = parser.parse_args(words)
     from . import tapping
 
@@ -200,11 +214,10 @@ def _taps(words: list[str]) -> int:
 
 
 def _search(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress search",
-        description="Search the settings of a training stage, judged on the validation images, and those of "
+    parser = _parser(
+        "search",
+        "Search the settings of a training stage, judged on the validation images, and those of "
         "plain training with the labels, with as many trials. The same command goes on where it was stopped.",
-        formatter_class=_Formatter,
     )
     parser.add_argument("recipe", nargs="?", help="YAML file that describes the job (default: the built-in example)")
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="trainings of each kind (default: 20)")
@@ -218,7 +231,7 @@ def _search(words: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the trials and best.yaml (default: compressed/...)")
     _add_output_options(parser)
-    parser.set_defaults(budget=[], **dict.fromkeys(("model", "weights", "data", *_other_networks()), None))
+    parser.set_defaults(budget=[], **dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
     options = parser.parse_args(words)
     from . import search
 
@@ -230,18 +243,14 @@ def _other_networks() -> tuple[str, ...]:
 
 
 def _profile(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress profile",
-        description="Measure ONNX files in a target's runtime, in turn.",
-        formatter_class=_Formatter,
-    )
+    parser = _parser("profile", "Measure ONNX files in a target's runtime, in turn.")
     parser.add_argument(
         "models",
         nargs="+",
         metavar="MODEL.onnx",
         help="several are timed in turn and compared with the first",
     )
-    parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+    _add_device(parser)
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for all together (default: 10)")
     parser.add_argument(
         "--sustained", metavar="TIME", help="then time them for so long, to see what heat does: 10min, 90s"
@@ -254,14 +263,13 @@ def _profile(words: list[str]) -> int:
 
 
 def _selftest(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress selftest",
-        description="Compare one engine with itself again and again: how often a difference is claimed that is not "
+    parser = _parser(
+        "selftest",
+        "Compare one engine with itself again and again: how often a difference is claimed that is not "
         "there, and how small a difference this machine can resolve.",
-        formatter_class=_Formatter,
     )
     parser.add_argument("model", nargs="?", metavar="MODEL.onnx", help="what to time (default: a small network)")
-    parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+    _add_device(parser)
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing for each comparison (default: 2)")
     parser.add_argument("--runs", type=int, default=20, help="comparisons (default: 20)")
     _add_output_options(parser)
@@ -272,7 +280,7 @@ def _selftest(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="compress report", description="Render a finished run again.")
+    parser = _parser("report", "Render a finished run again.")
     parser.add_argument("folder", metavar="DIR", help="folder with a report.json")
     _add_output_options(parser)
     options = parser.parse_args(words)
@@ -282,15 +290,11 @@ def _report(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress compare",
-        description="Show finished runs side by side, if they were measured under the same conditions.",
-        formatter_class=_Formatter,
-    )
+    parser = _parser("compare", "Show finished runs side by side, if they were measured under the same conditions.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="with a report.json; the first sets the conditions")
     parser.add_argument("--anyway", action="store_true", help="compare what differs too, and mark it")
     parser.add_argument("--html", metavar="FILE", help="write the table as a page too")
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    _add_json(parser)
     options = parser.parse_args(words)
     from . import comparing
 
@@ -298,17 +302,16 @@ def _compare(words: list[str]) -> int:
 
 
 def _verify(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="compress verify",
-        description="Check a finished run: hashes, schema, that every figure follows from the samples, and a quick "
+    parser = _parser(
+        "verify",
+        "Check a finished run: hashes, schema, that every figure follows from the samples, and a quick "
         "measurement of accuracy and speed-up where the runtime and the data are here.",
-        formatter_class=_Formatter,
     )
     parser.add_argument("folder", metavar="DIR", help="folder with a report.json")
     parser.add_argument("--no-measure", action="store_true", help="read only, run nothing")
     parser.add_argument("--data", metavar="SOURCE", help="where the data are, if not where the report says")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing (default: 3)")
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    _add_json(parser)
     options = parser.parse_args(words)
     from . import verifying
 
@@ -316,7 +319,7 @@ def _verify(words: list[str]) -> int:
 
 
 def _schema(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="compress schema", description="Print a JSON schema.")
+    parser = _parser("schema", "Print a JSON schema.")
     parser.add_argument("kind", choices=["recipe", "profile", "report"])
     options = parser.parse_args(words)
     from . import listing

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..targets import installed, profiles
+from ..targets.digests import sha256
 from ..targets.errors import RecipeError
 from ..targets.profiles import Profile
 from .progress import result_console
@@ -81,7 +82,7 @@ def report(folder: str, *, as_json: bool) -> int:
     from .report.terminal import print_report
 
     found = render.read(Path(folder))
-    before = sums.sha256(Path(folder) / "report.json")
+    before = sha256(Path(folder) / "report.json")
     render.write(found, Path(folder))
     sums.renew(Path(folder), "report.json", before=before)
     if as_json:

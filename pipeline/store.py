@@ -23,6 +23,7 @@ from ..stages.quantization.prepare import prepare
 from ..stages.quantization.scheme import Scheme
 from ..stages.structure import resize_, structure
 from ..stages.tensors import CorruptStateError, load_state, save_state
+from ..targets.digests import sha256
 from ..targets.errors import StageError
 
 Builders = Mapping[str, Callable[[], nn.Module]]
@@ -72,7 +73,7 @@ class Store:
             facts["structure"] = structure(_float_version(artifact).module)
             save_state(dict(artifact.module.state_dict()), work / "weights.safetensors")
         _write_durably(work / "artifact.json", json.dumps(facts, indent=1))
-        sums = {str(path.relative_to(work)): _sha256(path) for path in sorted(work.rglob("*")) if path.is_file()}
+        sums = {str(path.relative_to(work)): sha256(path) for path in sorted(work.rglob("*")) if path.is_file()}
         _write_durably(work / "manifest.json", json.dumps(sums, indent=1))
         final = self.folder / work.name.removesuffix(".part")
         shutil.rmtree(final, ignore_errors=True)
@@ -126,7 +127,7 @@ class Store:
     def _verify(folder: Path) -> None:
         sums = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         for name, wanted in sums.items():
-            if _sha256(folder / name) != wanted:
+            if sha256(folder / name) != wanted:
                 raise CorruptStateError(f"{name} has changed since it was written")
 
     @staticmethod
@@ -190,14 +191,6 @@ def _file_facts(file: ExportedFile, work: Path) -> dict[str, Any]:
 def _read_file(facts: Mapping[str, Any], folder: Path) -> ExportedFile:
     paths = {name: (folder / facts[name]).resolve() for name in ("path", "onnx")}
     return ExportedFile(**{**facts, **paths, "warnings": tuple(facts["warnings"])})
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_durably(path: Path, text: str) -> None:

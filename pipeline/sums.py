@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from ..targets.digests import sha256
 
 NAME = "SHA256SUMS"  # in the form that `sha256sum --check` reads
 SHIPPED = ("models", "bundle")  # folders; of the renderings only report.json, the others are made from it
@@ -70,11 +71,3 @@ def inside(out: Path, name: str) -> Path | None:
     except (OSError, RuntimeError):  # a name that is too long, links in a circle
         return None
     return path if path.is_relative_to(out.resolve()) else None
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

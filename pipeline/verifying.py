@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from ..targets.digests import sha256
 from ..targets.errors import EdgepressError, RecipeError, StageError
 from . import sums
 from .checks import Check, check_figures
@@ -118,7 +119,7 @@ def _size_bytes(path: Path) -> int:
 
 def _is_same(path: Path, wanted: str) -> bool:
     try:
-        return path.is_file() and sums.sha256(path) == wanted
+        return path.is_file() and sha256(path) == wanted
     except OSError:
         return False
 

@@ -5,6 +5,7 @@ Every figure is in per cent and higher is better, so that a budget in points hol
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ class Accuracy:
         return float((got.argmax(axis=1) == wanted.argmax(axis=1)).mean())
 
 
-class _Resampled:
+class _Resampled(ABC):
     """A figure of all samples together: its interval comes from a bootstrap over samples, paired for the drop.
 
     Where no sample differs the interval of a drop shrinks to nothing.
@@ -77,15 +78,17 @@ class _Resampled:
 
     name: str
 
+    @abstractmethod
     def value(self, answers: Answers, labels: Labels) -> float:
-        raise NotImplementedError
+        """The figure, in per cent."""
 
+    @abstractmethod
     def also(self, answers: Answers, labels: Labels) -> dict[str, float]:
-        raise NotImplementedError
+        """Figures that stand beside it, by name."""
 
+    @abstractmethod
     def resampler(self, answers: Answers, labels: Labels) -> Callable[[Floats], Floats]:
         """(resamples, n), how often each sample is drawn -> the figure of each resample; NaN where it has none."""
-        raise NotImplementedError
 
     def facts(self, answers: Answers, labels: Labels, before: Answers | None = None) -> dict[str, Any]:
         figures = self._bootstrap(answers, labels)
@@ -108,9 +111,9 @@ class _ByClass(_Resampled):
         """axis: of the classes in an answer."""
         self.axis = axis
 
+    @abstractmethod
     def of(self, hits: Floats, told: Floats, true: Floats) -> Floats:
         """The share of each class; 0 / 0 where it does not occur."""
-        raise NotImplementedError
 
     def decided(self, answers: Answers) -> NDArray[np.int64]:
         decided: NDArray[np.int64] = answers.argmax(axis=self.axis)

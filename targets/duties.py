@@ -107,7 +107,7 @@ def memory_by_phase(job: Job, folder: Path, events: Events) -> dict[str, Any]:
             events.at(engine.name, f"memory of {engine.name}", 0.9)
         phases["steady"] = memory.now_mb()
         left_mb.append(memory.available_mb())
-    except Exception as error:
+    except Exception as error:  # as above: the parent writes down whatever it was
         events.failed(engine.name, error)
         return {}
     known = [value for value in left_mb if value is not None]
@@ -235,7 +235,7 @@ def layer_by_layer(job: Job, folder: Path, events: Events) -> dict[str, Any]:
         events.at(engine.name, f"layers of {engine.name}", number / len(job.engines))
         try:
             found[engine.name] = layers.pack(layers.read(engine, sample, seconds=job.seconds))
-        except Exception as error:
+        except Exception as error:  # likewise: the other engines' layers are read
             events.failed(engine.name, error)
     return {"layers": found}
 

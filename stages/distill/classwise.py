@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...targets.errors import StageError
 from .adapters import as_map
+from .classifiers import both_classifiers
 from .nouns import Need, Step, Term
 from .relation import distances, normalised
 from .response import each_divergence
-from .taps import classifier
 from .watching import bare
 
 
@@ -24,14 +24,8 @@ class _WithClassifiers(Term):
     theirs: Tensor
 
     def build(self, probe: Step) -> None:
-        teacher = next(iter(probe.models.values()), None)
-        if probe.learner is None or teacher is None:
-            raise StageError("it looks at the classifier's weights, and this teacher tells only its answers")
-        x = probe.batch.x if probe.batch.teacher_x is None else probe.batch.teacher_x
-        self.name, mine = classifier(probe.learner, probe.batch.x)
-        _, theirs = classifier(teacher, x)
-        if mine.out_features != theirs.out_features:
-            raise StageError(f"the student tells {mine.out_features} classes apart, the teacher {theirs.out_features}")
+        student, teacher = both_classifiers(probe, what="looks at the classifier's weights")
+        self.name, mine, theirs = student.name, student.layer, teacher.layer
         for (tap, other), pair in zip(self.pairs, probe.pairs(self.pairs), strict=True):
             for whose, name, one, layer in (("student", tap, pair[0], mine), ("teacher", other, pair[1], theirs)):
                 wide = one.shape[1] if one.ndim == 2 else as_map(one).shape[1]

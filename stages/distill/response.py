@@ -137,17 +137,22 @@ def above_zero(**numbers: float) -> None:
             raise ValueError(f"{option} is {value}; it must be above 0")
 
 
+def refuse_other_classes(student: Tensor, teacher: Tensor, *, name: str) -> None:
+    """StageError: these answers do not tell the same number of classes apart."""
+    mine, theirs = (said.shape[1 if said.ndim == 4 else -1] for said in (student, teacher))
+    if mine != theirs:
+        raise StageError(
+            f"the teacher {name} tells {theirs} classes apart and the student {mine}. Give a teacher of the same "
+            "classes (or tokeniser), or losses that do not compare class by class: uld, or any on features"
+        )
+
+
 def refuse_unlike(student: Tensor, teacher: Tensor, *, name: str) -> None:
     """StageError: answers of these shapes cannot be compared class by class."""
     if student.shape == teacher.shape:
         return
-    dim = 1 if student.ndim == 4 else -1
-    if student.ndim == teacher.ndim and student.shape[dim] != teacher.shape[dim]:
-        raise StageError(
-            f"the teacher {name} tells {teacher.shape[dim]} classes apart and the student {student.shape[dim]}. Give a "
-            "teacher of the same classes (or tokeniser), or losses that do not compare class by class: uld, or any on "
-            "features"
-        )
+    if student.ndim == teacher.ndim:
+        refuse_other_classes(student, teacher, name=name)
     raise StageError(
         f"the student answers in the shape {tuple(student.shape)} and the teacher {name} in {tuple(teacher.shape)}: "
         "they must agree position by position"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ...targets.errors import StageError
 from .adapters import meet
+from .classifiers import Classifier, both_classifiers
 from .nouns import Need, Step, Term
-from .taps import classifier
 from .watching import answer, bare, still
 
 NEAR = 1e-4  # relative: what the classifier is given is the mean of the map, or another value altogether
@@ -34,21 +34,12 @@ class ReusedClassifier(Term):
     bias: Tensor
 
     def build(self, probe: Step) -> None:
-        teacher = next(iter(probe.models.values()), None)
-        if probe.learner is None or teacher is None:
-            raise StageError("it takes over the teacher's classifier, and this teacher tells only its answers")
-        x = probe.batch.x if probe.batch.teacher_x is None else probe.batch.teacher_x
-        self.name, mine = classifier(probe.learner, probe.batch.x)
-        _, theirs = classifier(teacher, x)
+        student, teacher = both_classifiers(probe, what="takes over the teacher's classifier")
+        self.name, mine, theirs = student.name, student.layer, teacher.layer
         if len(self.pairs) != 1:
             raise StageError(f"it needs one pair of taps and not {len(self.pairs)}")
-        for whose, tap, layer, network, given in (
-            ("student", self.pairs[0][0], mine, probe.learner, probe.batch.x),
-            ("teacher", self.pairs[0][1], theirs, teacher, x),
-        ):
-            _check_pooled(network, given, tap, whose, layer)
-        if mine.out_features != theirs.out_features:
-            raise StageError(f"the student tells {mine.out_features} classes apart, the teacher {theirs.out_features}")
+        for whose, tap, one in zip(("student", "teacher"), self.pairs[0], (student, teacher), strict=True):
+            _check_pooled(one, tap, whose)
         if mine.bias is None and theirs.bias is not None:
             raise StageError(f"the teacher's classifier has a bias and the student's, {self.name}, has no place for it")
         self.projector = nn.Linear(mine.in_features, theirs.in_features, bias=mine.bias is not None)
@@ -68,11 +59,11 @@ class ReusedClassifier(Term):
                 layer.bias.copy_(self.weight @ self.projector.bias + self.bias)
 
 
-def _check_pooled(network: nn.Module, x: Tensor, tap: str, whose: str, layer: nn.Linear) -> None:
+def _check_pooled(classifier: Classifier, tap: str, whose: str) -> None:
     """StageError: the classifier is given neither what the tap sees nor the mean of it."""
-    name, _ = classifier(network, x)
-    with still(network):
-        feats = answer(network, x, list({tap, f"{name}:in"})).feats
+    name = classifier.name
+    with still(classifier.network):
+        feats = answer(classifier.network, classifier.x, list({tap, f"{name}:in"})).feats
     seen = _channels_last(feats[tap])
     seen = seen.mean(dim=(1, 2)) if seen.ndim == 4 else seen
     given = feats[f"{name}:in"]

@@ -36,7 +36,7 @@ def crd(student: Tensor, teacher: Tensor, **options: float) -> MemoryContrast:
 
 
 @given(st.permutations(range(6)), st.integers(0, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_in_batch_contrast_is_least_for_aligned_pairs(order: list[int], seed: int) -> None:
     teacher = unit(6, 4, seed=seed)
     aligned = info_nce(teacher, teacher, temperature=0.07)
@@ -201,7 +201,8 @@ def test_vectors_maps_and_tokens_can_be_contrasted(name: str, shape: tuple[int, 
 @pytest.mark.parametrize("size", [0.0, 1e4])
 def test_contrasts_of_extreme_features_are_finite(name: str, size: float) -> None:
     student, teacher = size * noise(5, 3), size * noise(5, 4, seed=1)
-    gradient(built(make(name, {}), seen(student, teacher)), student, teacher, index=INDEX[:5])
+    found = gradient(built(make(name, {}), seen(student, teacher)), student, teacher, index=INDEX[:5])
+    assert found.isfinite().all()
 
 
 def test_tokens_that_do_not_count_are_not_in_the_mean() -> None:

@@ -39,7 +39,7 @@ def test_attention_transfer_against_numpy() -> None:
     assert value("at", MAPS).item() == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.integers(0, 1000))
 def test_attention_does_not_change_when_features_are_scaled(mine: float, theirs: float, seed: int) -> None:
     s, t = noise(2, 3, 4, 4, seed=seed), noise(2, 5, 4, 4, seed=seed + 1)

@@ -157,7 +157,7 @@ def test_the_named_losses_are_cases_of_the_general_one() -> None:
     distance=st.sampled_from(["kl", "l2", "l1", "smooth"]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_combination_works_or_says_why_not(affinity: str, normalise: str, distance: str, seed: int) -> None:
     options = {"affinity": affinity, "normalise": normalise, "distance": distance}
     if (distance == "kl" and normalise not in ("softmax", "sum")) or (normalise == "sum" and affinity == "inner"):

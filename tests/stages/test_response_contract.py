@@ -141,7 +141,7 @@ def rows_of(count: int) -> st.SearchStrategy[Tensor]:
     return st.lists(row, min_size=count, max_size=count).map(torch.tensor)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows_of(3), rows_of(3), st.floats(0.5, 20))
 def test_a_divergence_is_the_textbook_s_and_never_negative(
     student: Tensor, teacher: Tensor, temperature: float

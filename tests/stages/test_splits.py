@@ -24,7 +24,7 @@ def seen(split: Split, *, seed: int = 0, epoch: int = 0, shuffle: bool = True, b
     return [place for _, _, indices in batches for place in indices.tolist()]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=80), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_a_division_is_stratified_complete_and_without_overlap(labels: list[int], share: float, seed: int) -> None:
     values = torch.tensor(labels)

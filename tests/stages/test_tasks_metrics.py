@@ -126,7 +126,7 @@ def test_classes_that_nobody_told_and_nobody_has_do_not_count() -> None:
     assert METRICS["tokens"].value(told, labels) == pytest.approx(100 * (4 / 5 + 2 / 3) / 2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 30), st.integers(0, 1000), st.integers(1, 4))
 def test_weighted_precision_is_scikit_learn_s_also_where_scores_are_equal(count: int, seed: int, steps: int) -> None:
     random = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def test_weighted_precision_is_scikit_learn_s_also_where_scores_are_equal(count:
             assert found == pytest.approx(average_precision_score(truth, scores, sample_weight=row))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 150), st.integers(0, 1000))
 def test_counts_of_classes_are_those_of_each_sample(count: int, seed: int) -> None:
     random = np.random.default_rng(seed)

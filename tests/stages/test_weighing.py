@@ -33,7 +33,7 @@ def batch(shape: tuple[int, ...] = (6,), classes: int = 5) -> Batch:
 
 
 @example(count=2, seed=67, scale=1e4)  # entropies below the smallest normal number
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 5), seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 1.0, 1e4]))
 @pytest.mark.parametrize("weigh", [confidence, entropy])
 def test_the_weights_of_a_sample_add_up_to_one(weigh: Any, count: int, seed: int, scale: float) -> None:
