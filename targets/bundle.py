@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import model_input
 from .errors import RecipeError, StageError
 from .operators import check
 from .profiles import Profile
-from .sessions import Array, input_type
-from .trt import build_flags, timing_flags, version_code
+from .sessions import Array
+from .tensorrt_tool.orders import as_read, orders
+from .trt import version_code
 
 SCRIPT = Path(__file__).with_name("board.sh")
 MANIFEST = "manifest.json"
+SAMPLE = "inputs/sample.bin"
 PARTS = ("models", "inputs", "expected")
 TEXTS = ("run.sh", "README.txt", MANIFEST)
-WORKSPACE_MB = 1024  # where the profile does not say
 NOT_YET_RUN = (
     "Not yet run on hardware: this script was tested with a stand-in for trtexec, not on a board. "
     "If it fails there, send the log of the step that failed."
@@ -37,8 +39,8 @@ class _Build:
     name: str
     model: str  # relative to the bundle
     precision: str
-    build: list[str]
-    time: list[str]
+    build: Sequence[str]
+    time: Sequence[str]
     expected: str | None  # the answers to compare with, one number on each line
 
 
@@ -66,7 +68,7 @@ def write_bundle(
     if problems:
         raise StageError("\n".join(["these files would not build on the board:", *problems]))
     _make_room(folder)
-    (folder / "inputs/sample.bin").write_bytes(_bytes(samples[:1], profile.runtime_version))
+    (folder / SAMPLE).write_bytes(as_read(samples[:1], profile.runtime_version).tobytes())
     builds: list[_Build] = []
     for name, path in onnx_files.items():
         answers = expected.get(name)
@@ -74,18 +76,10 @@ def write_bundle(
             lines = "\n".join(f"{value:.9g}" for value in np.asarray(answers[:1]).ravel())
             (folder / f"expected/{_safe(name)}.txt").write_text(lines + "\n", encoding="utf-8")
         shutil.copyfile(path, folder / f"models/{_safe(name)}.onnx")
-        builds.extend(_builds(name, path, profile, samples.shape[1:], has_answers=answers is not None))
+        builds.extend(_builds(name, path, profile, has_answers=answers is not None))
     _write_texts(folder, profile, builds)
     _write_checksums(folder)
     return folder
-
-
-def _bytes(sample: Array, version: str) -> bytes:
-    """As trtexec reads an input. Before version 10 TensorRT's parser makes int32 of an input of int64."""
-    kind = input_type(sample)
-    if kind == "int64" and int(version.partition(".")[0]) < 10:
-        kind = "int32"
-    return np.ascontiguousarray(sample, dtype=kind).tobytes()
 
 
 def _make_room(folder: Path) -> None:
@@ -97,26 +91,19 @@ def _make_room(folder: Path) -> None:
         (folder / part).mkdir(parents=True)
 
 
-def _builds(name: str, path: Path, profile: Profile, image: tuple[int, ...], *, has_answers: bool) -> Iterator[_Build]:
-    import onnx
-
-    graph = onnx.load(str(path)).graph
-    version = profile.runtime_version or ""
-    workspace_mb = int(profile.trtexec.get("workspace_mb", WORKSPACE_MB))
-    quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
+def _builds(name: str, path: Path, profile: Profile, *, has_answers: bool) -> Iterator[_Build]:
+    model, version = model_input.load(path), profile.runtime_version or ""
+    taken = model_input.of(model, path)
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     plain = [precision for precision in profile.precisions if precision in {"fp32", "fp16"}]
-    wanted = {"int8": ["int8", "fp16"]} if quantized else {precision: [precision] for precision in plain}
-    entry = graph.input[0]
-    is_open = not entry.type.tensor_type.shape.dim[0].HasField("dim_value")
-    shape = "x".join(str(size) for size in (1, *image))
-    shapes = [f"--shapes={entry.name}:{shape}"] if is_open else []  # refused where the batch is fixed
-    for precision, precisions in wanted.items():
+    for precision in ["int8"] if quantized else plain:
+        told = orders(taken, precision=precision, profile=profile, version=version, sample=SAMPLE)
         yield _Build(
             name=f"{_safe(name)}-{precision}",
             model=f"models/{_safe(name)}.onnx",
             precision=precision,
-            build=[*build_flags(version, precisions=precisions, workspace_mb=workspace_mb), *shapes],
-            time=[*timing_flags(version), *shapes, f"--loadInputs={entry.name}:inputs/sample.bin"],
+            build=told.build,
+            time=told.time,
             expected=f"expected/{_safe(name)}.txt" if has_answers else None,
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +14,20 @@ from ..errors import DeviceError, LostConnectionError, RuntimeMissingError
 from .address import Address
 from .boards import BoardFacts, facts_of
 from .package import packed
-from .ssh import Ssh
+from .parcels import pack, unpack
+from .ssh import Ssh, size_of, time_for
 from .work import Work
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
 PATIENCE_SECONDS = 900.0  # how long a board may be out of reach before it is given up; its job goes on there
 OLDEST_PYTHON = (3, 6)
+READ_AHEAD_BYTES = 16 * 2**20  # more than the board sends along with a file that was asked for
+NO_HOME = 9  # exit status of FIRST_LOOK
+FIRST_LOOK = """home=${EDGEPRESS_HOME:-$HOME/.cache/edgepress}
+printf '%s\\0' "$home"
+case $home in /*) mkdir -p -- "$home" || exit 9 ;; *) exit 9 ;; esac
+exec "$1" -c 'import sys; print("%d %d" % sys.version_info[:2])'
+"""
 
 Progress = Callable[[float, str], None]
 
@@ -71,30 +79,59 @@ class Device:
 
     def clean(self, key: str | None = None) -> str:
         """Remove a job's folder there, or everything of ours; returns what was removed."""
-        return str(self._ask("clean", self._folder(key) if key else "all").get("removed"))
+        removed = str(self._ask("clean", self._folder(key) if key else "all").get("removed"))
+        if key is None:
+            self._script = self._home = None  # they went with the rest
+        return removed
 
     def restore_clocks(self) -> bool:
         """Put clocks back that a job held and could not put back itself."""
         return bool(self._ask("restore-clocks").get("restored"))
 
-    def read(self, path: str, *, limit_bytes: int) -> bytes:
-        """A file there, fetched again when the connection breaks."""
-        found: bytes = self._retrying(lambda: self.ssh.get(path, limit_bytes=limit_bytes), lambda share, text: None)
+    def fetch(self, folder: str, names: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        """The first of these results of a job, and of the others what comes along at little cost."""
+
+        def once() -> dict[str, bytes]:
+            words, asked = [self.python, self._sent_script(), "fetch", folder], json.dumps(names).encode()
+            done = self.ssh.checked(
+                words,
+                what="fetching results",
+                stdin=asked,
+                timeout_seconds=600,
+                limit_bytes=limit_bytes + READ_AHEAD_BYTES,
+            )
+            return unpack(done.stdout, wanted=names, device=str(self.address))
+
+        found: dict[str, bytes] = self._retrying(once, lambda share, text: None)
         return found
 
     def _send(self, work: Work, progress: Progress) -> str:
+        """Send what is not there yet, and start; a job that is done or running is left alone."""
         folder = self._folder(work.key)
-        done = self.status(work.key)
-        if done.get("state") in {"done", "queued"} or done.get("alive"):
+        told = self._ask("offer", folder, stdin=json.dumps(work.manifest).encode())
+        if told.get("state") == "done" or told.get("alive"):
             return folder
-        folders = sorted({str(PurePosixPath(folder, path).parent) for path in work.files} | {f"{folder}/results"})
-        self._checked(["mkdir", "-p", "--", *folders])
-        for number, (path, content) in enumerate(work.files.items()):
-            progress(0.1 * number / len(work.files), f"sending {path}")
-            self.ssh.put(content, f"{folder}/{path}")
-        self.ssh.put(json.dumps(work.manifest).encode(), f"{folder}/manifest.json")
+        missing = told.get("missing")
+        files = {path: content for path, content in work.files.items() if isinstance(missing, list) and path in missing}
+        if files:
+            self._send_files(folder, files, work, progress)
         self._ask("start", folder)
         return folder
+
+    def _send_files(self, folder: str, files: Mapping[str, bytes | Path], work: Work, progress: Progress) -> None:
+        size = sum(map(size_of, files.values()))
+        sums = {entry["path"]: entry["sha256"] for entry in work.manifest["files"]}
+        answer = self._ask(
+            "receive",
+            folder,
+            stdin=pack(files, sums),
+            timeout_seconds=time_for(size),
+            progress=lambda sent: progress(0.1 * min(1.0, sent / (size or 1)), f"sending {len(files)} files"),
+        )
+        if answer.get("received") != len(files):
+            raise LostConnectionError(
+                f"{self.address}: {answer.get('damaged') or 'a file'} arrived damaged; it is sent again"
+            )
 
     def _wait(self, folder: str, progress: Progress) -> dict[str, Any]:
         wait, restarted = FIRST_WAIT_SECONDS, 0
@@ -130,9 +167,10 @@ class Device:
                 time.sleep(wait)
                 wait = min(LONGEST_WAIT_SECONDS, wait * 1.5)
 
-    def _ask(self, command: str, *words: str) -> dict[str, Any]:
+    def _ask(self, command: str, *words: str, timeout_seconds: float = 180.0, **options: Any) -> dict[str, Any]:
         """Run a command of the board's script and read its answer."""
-        done = self.ssh.run([self.python, self._sent_script(), command, *words], timeout_seconds=180, limit_bytes=2**20)
+        asked = [self.python, self._sent_script(), command, *words]
+        done = self.ssh.run(asked, timeout_seconds=timeout_seconds, limit_bytes=2**20, **options)
         try:
             answer = json.loads(done.text)
         except (ValueError, RecursionError):
@@ -149,24 +187,25 @@ class Device:
         if self._script is None:
             script = packed()
             path = f"{self._root()}/board-{hashlib.sha256(script).hexdigest()[:16]}.pyz"
-            self._checked(["mkdir", "-p", "--", self._root()])
             self.ssh.put(script, path)
             self._script = path
         return self._script
 
     def _root(self) -> str:
+        """Our folder there, made where there is none. RuntimeMissingError: there is no Python that we can use."""
         if self._home is None:
-            said = self._checked(["sh", "-c", 'printf "%s" "${EDGEPRESS_HOME:-$HOME/.cache/edgepress}"'])
-            self._refuse_old_python()
-            if not said.startswith("/") or len(said) > 1024 or any(ord(letter) < 32 for letter in said):
-                raise DeviceError(f"{self.address}: no usable home folder there: {said[:100]!r}")
-            self._home = said
+            done = self.ssh.run(["sh", "-c", FIRST_LOOK, "sh", self.python])
+            home, _, version = done.text.partition("\0")
+            if done.code == NO_HOME or not home.startswith("/") or not home.isprintable() or len(home) > 1024:
+                why = f"{home[:100]!r} {done.stderr.strip()[-200:]}".rstrip()
+                raise DeviceError(f"{self.address}: no usable home folder there: {why}")
+            self._refuse_old_python(version if done.code == 0 else "")
+            self._home = home
         return self._home
 
-    def _refuse_old_python(self) -> None:
-        done = self.ssh.run([self.python, "-c", "import sys; print('%d %d' % sys.version_info[:2])"])
-        words = done.text.split()
-        if done.code != 0 or len(words) != 2 or not all(word.isdigit() for word in words):
+    def _refuse_old_python(self, version: str) -> None:
+        words = version.split()
+        if len(words) != 2 or not all(word.isdigit() for word in words):
             raise RuntimeMissingError(f"{self.address}: there is no python3 on the board (3.6 or newer is needed)")
         if (int(words[0]), int(words[1])) < OLDEST_PYTHON:
             raise RuntimeMissingError(f"{self.address}: python3 there is {'.'.join(words)}, and 3.6 is needed")
@@ -175,24 +214,25 @@ class Device:
         assert key.isalnum(), "keys are hexadecimal"
         return f"{self._root()}/jobs/{key}"
 
-    def _checked(self, words: list[str]) -> str:
-        done = self.ssh.run(words)
-        if done.code != 0:
-            raise DeviceError(f"{self.address}: {words[0]} failed there: {done.stderr.strip()[-300:]}")
-        return done.text
-
 
 class Results:
-    """What a job left on the board: files that are fetched when they are asked for."""
+    """What a job left on the board: fetched when it is asked for, small files along with others."""
 
     def __init__(self, device: Device, folder: str, names: tuple[str, ...]) -> None:
         self.device, self.folder, self.names = device, folder, names
+        self._left = list(names)  # not fetched yet
+        self._ahead: dict[str, bytes] = {}
 
     def read(self, name: str, *, limit_bytes: int = 512 * 2**20) -> bytes | None:
         """One file; None: the job left no such file."""
         if name not in self.names:
             return None
-        return self.device.read(f"{self.folder}/results/{name}", limit_bytes=limit_bytes)
+        if name not in self._ahead:
+            wanted = [name, *(other for other in self._left if other != name)]
+            self._ahead.update(self.device.fetch(self.folder, wanted, limit_bytes=limit_bytes))
+            self._left = [other for other in self._left if other not in self._ahead]
+        # JSON tells of the job and is asked again; the rest is measurements, large and read once
+        return self._ahead[name] if name.endswith(".json") else self._ahead.pop(name)
 
     def json(self, name: str) -> Any:
         """None: there is no such file. DeviceError: it is not JSON."""

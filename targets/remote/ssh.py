@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +26,13 @@ CONNECT_SECONDS = 15
 ALIVE_SECONDS = 10  # a peer that is silent three times so long is gone
 MOST_BYTES = 256 * 2**20
 CHUNK = 2**16
+DAMAGED = 9  # exit status of WRITE where other bytes came than were sent
+WRITE = """cat > "$1.part" || exit 1
+sync "$1.part" 2>/dev/null
+test "$(sha256sum < "$1.part" | cut -c 1-64)" = "$2" || exit 9
+mv -f -- "$1.part" "$1"
+"""
 CONFIG = "EDGEPRESS_SSH_CONFIG"  # a configuration file in place of ~/.ssh/config
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +74,12 @@ class Ssh:
         self,
         words: Sequence[str],
         *,
-        stdin: bytes | Path | None = None,
+        stdin: bytes | Path | Iterable[bytes] | None = None,
         timeout_seconds: float = 60.0,
         limit_bytes: int = MOST_BYTES,
         progress: Callable[[int], None] = lambda count: None,
     ) -> Done:
-        """Run one command there. stdin: what it reads. limit_bytes: of what it may answer.
+        """Run one command there. stdin: what it reads. limit_bytes: of what it may answer. progress: bytes sent.
 
         DeviceError: the board cannot be reached, or it did not answer in time. LostConnectionError: the connection
         broke; what runs detached goes on.
@@ -93,50 +97,29 @@ class Ssh:
             raise self._trouble(done)
         return done
 
-    def put(self, content: bytes | Path, remote: str, *, progress: Callable[[int], None] = lambda count: None) -> bool:
-        """Write a file there, whole or not at all. False: it was there already, with the same content."""
-        digest = _digest(content)
-        if self._has(remote, digest):
-            return False
-        part = f"{remote}.part"
-        script = 'cat > "$1" && sync "$1" 2>/dev/null; test -s "$1" || test "$2" -eq 0'
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
-        self._checked(
-            ["sh", "-c", script, "sh", part, str(size)],
-            what=f"writing {remote}",
-            stdin=content,
-            timeout_seconds=60 + size / 50_000,
-            progress=progress,
-        )
-        if not self._has(part, digest):
-            raise LostConnectionError(f"{self.address}: {remote} arrived damaged; it is sent again")
-        self._checked(["mv", "-f", "--", part, remote], what=f"naming {remote}")
-        return True
-
-    def get(self, remote: str, *, limit_bytes: int = MOST_BYTES, timeout_seconds: float = 600.0) -> bytes:
-        """Read a file there, checked against the sum that the board computes. DeviceError: no such file, or larger."""
-        done = self._checked(
-            ["sh", "-c", 'sha256sum < "$1" && cat < "$1"', "sh", remote],
-            what=f"reading {remote}",
-            limit_bytes=limit_bytes + 80,
-            timeout_seconds=timeout_seconds,
-        )
-        listed, _, found = done.stdout.partition(b"\n")
-        digest = listed[:64].decode("ascii", "replace")
-        if not SHA256.fullmatch(digest):
-            raise DeviceError(f"{self.address}: no checksum of {remote}: {listed[:100]!r}")
-        if hashlib.sha256(found).hexdigest() != digest:
-            raise LostConnectionError(f"{self.address}: {remote} came back damaged; it is fetched again")
-        return found
-
-    def _has(self, remote: str, digest: str) -> bool:
-        return self.run(["sha256sum", "--", remote]).text.lstrip("\\").startswith(digest)
-
-    def _checked(self, words: Sequence[str], *, what: str, **options: Any) -> Done:
+    def checked(self, words: Sequence[str], *, what: str, **options: Any) -> Done:
+        """As `run`. DeviceError: it ended badly; what: it was, for the error."""
         done = self.run(words, **options)
         if done.code != 0:
-            raise DeviceError(f"{self.address}: {what} failed: {done.stderr.strip()[-300:] or f'exit {done.code}'}")
+            raise self._failure(what, done)
         return done
+
+    def put(self, content: bytes | Path, remote: str) -> bool:
+        """Write a file there, whole or not at all. False: it was there already, with the same content."""
+        digest = _digest(content)
+        if self.run(["sha256sum", "--", remote]).text.lstrip("\\").startswith(digest):
+            return False
+        done = self.run(
+            ["sh", "-c", WRITE, "sh", remote, digest], stdin=content, timeout_seconds=time_for(size_of(content))
+        )
+        if done.code == DAMAGED:
+            raise LostConnectionError(f"{self.address}: {remote} arrived damaged; it is sent again")
+        if done.code != 0:
+            raise self._failure(f"writing {remote}", done)
+        return True
+
+    def _failure(self, what: str, done: Done) -> DeviceError:
+        return DeviceError(f"{self.address}: {what} failed: {done.stderr.strip()[-300:] or f'exit {done.code}'}")
 
     def _words(self) -> list[str]:
         options = {
@@ -174,7 +157,7 @@ class _Talk:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        stdin: bytes | Path | None,
+        stdin: bytes | Path | Iterable[bytes] | None,
         *,
         limit_bytes: int,
         progress: Callable[[int], None],
@@ -219,12 +202,12 @@ class _Talk:
                     return
                 into.extend(chunk)
 
-    def _feed(self, content: bytes | Path) -> None:
+    def _feed(self, content: bytes | Path | Iterable[bytes]) -> None:
         assert self.process.stdin is not None
         sent = 0
         try:
             with self.process.stdin as pipe:
-                for chunk in _chunks(content):
+                for chunk in chunks(content):
                     pipe.write(chunk)
                     sent += len(chunk)
                     self.progress(sent)
@@ -232,18 +215,30 @@ class _Talk:
             pass  # the exit status says what happened
 
 
-def _chunks(content: bytes | Path) -> Any:
-    if isinstance(content, bytes):
+def chunks(content: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
+    """The content in pieces that a pipe takes at once."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    elif isinstance(content, bytes):
         for start in range(0, len(content), CHUNK):
             yield content[start : start + CHUNK]
-        return
-    with content.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    else:
+        yield from content
+
+
+def size_of(content: bytes | Path) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def time_for(size_bytes: int) -> float:
+    """Seconds that sending may take: at 50 kB/s, which a poor wireless network still does."""
+    return 60 + size_bytes / 50_000
 
 
 def _digest(content: bytes | Path) -> str:
     digest = hashlib.sha256()
-    for chunk in _chunks(content):
+    for chunk in chunks(content):
         digest.update(chunk)
     return digest.hexdigest()

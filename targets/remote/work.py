@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import model_input
 from ..jobs import Engine
 from ..profiles import Profile
-from ..trt import build_flags, timing_flags
+from ..sessions import input_type
+from ..tensorrt_tool.orders import as_read, orders
 from .boards import BoardFacts
 
 BUILD_SECONDS = 3600.0  # a large network takes more than half an hour on a Jetson Nano
 STEP_SECONDS = 900.0
 ROUNDS = 12
-WORKSPACE_MB = 1024  # where the profile does not say
 SCHEMA = 1
+SAMPLE = "inputs/sample.bin"  # what is timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,14 @@ def plan(
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
     """
-    sample, name = np.ascontiguousarray(inputs[:1]), input_name(engines[0].path)
-    files: dict[str, bytes | Path] = {f"models/{engine.name}.onnx": engine.path for engine in engines}
-    files["inputs/sample.bin"] = sample.tobytes()
     tensorrt = profile.runtime == "tensorrt"
-    evaluation = _evaluation(inputs, name, files, one_by_one=tensorrt)
+    version = facts.tensorrt or profile.runtime_version or ""
+    samples = as_read(inputs, version) if tensorrt else np.ascontiguousarray(inputs, dtype=input_type(inputs))
+    files: dict[str, bytes | Path] = {f"models/{engine.name}.onnx": engine.path for engine in engines}
+    files[SAMPLE] = samples[:1].tobytes()
+    evaluation = _evaluation(samples, files, one_by_one=tensorrt)
+    sums = {path: _sha256(content) for path, content in files.items()}
+    share = seconds / rounds / len(engines)
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "runtime": profile.runtime,
@@ -62,12 +67,13 @@ def plan(
         "seed": seed,
         "lock_clocks": lock_clocks,
         "limits": {"build_seconds": BUILD_SECONDS, "step_seconds": STEP_SECONDS},
-        "input": {"name": name, "file": "inputs/sample.bin", "dtype": str(sample.dtype), "shape": list(sample.shape)},
+        "input": {"file": SAMPLE, "dtype": str(samples.dtype), "shape": list(samples[:1].shape)},
         "evaluation": evaluation,
         "engines": [
-            _engine(engine, profile, facts, sample, name, seconds=seconds / rounds / len(engines)) for engine in engines
+            _plain(engine) | (_built(engine, profile, facts, version, sums, seconds=share) if tensorrt else {})
+            for engine in engines
         ],
-        "files": [{"path": path, "sha256": _sha256(content)} for path, content in files.items()],
+        "files": [{"path": path, "sha256": digest} for path, digest in sums.items()],
     }
     key = hashlib.sha256(json.dumps([manifest, facts.boot_id], sort_keys=True).encode()).hexdigest()[:20]
     return Work(key=key, manifest={**manifest, "job": key}, files=files)
@@ -79,60 +85,43 @@ def engine_key(content_sha256: str, flags: Sequence[str], facts: BoardFacts) -> 
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def input_name(path: Path) -> str:
-    """What an ONNX file calls its only input."""
-    import onnx
-
-    graph = onnx.load(str(path), load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    return str(next(entry.name for entry in graph.input if entry.name not in constants))
+def _plain(engine: Engine) -> dict[str, Any]:
+    return {"name": engine.name, "model": f"models/{engine.name}.onnx", "precision": engine.precision}
 
 
-def _engine(
-    engine: Engine, profile: Profile, facts: BoardFacts, sample: NDArray[Any], name: str, *, seconds: float
+def _built(
+    engine: Engine, profile: Profile, facts: BoardFacts, version: str, sums: Mapping[str, str], *, seconds: float
 ) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": engine.name,
-        "model": f"models/{engine.name}.onnx",
-        "precision": engine.precision,
-    }
-    if profile.runtime != "tensorrt":
-        return entry
-    version = facts.tensorrt or profile.runtime_version or ""
-    precisions = ["int8", "fp16"] if engine.precision == "int8" else [engine.precision]
-    shapes = [f"--shapes={name}:{'x'.join(map(str, sample.shape))}"] if _has_open_batch(engine.path) else []
-    workspace_mb = int(profile.trtexec.get("workspace_mb", WORKSPACE_MB))
-    build = [*build_flags(version, precisions=precisions, workspace_mb=workspace_mb), *shapes]
-    return entry | {
-        "key": engine_key(_sha256(engine.path), build, facts),
+    """What the board needs to build an engine and to run it."""
+    taken = model_input.read(engine.path)
+    told = orders(
+        taken,
+        precision=engine.precision,
+        profile=profile,
+        version=version,
+        sample=SAMPLE,
+        seconds=max(0.5, seconds),
+        warmup_seconds=0.5,
+    )
+    return {
+        "input": taken.name,
+        "key": engine_key(sums[f"models/{engine.name}.onnx"], told.build, facts),
         "timing_cache": f"{engine_key('', [], facts)}.cache",
-        "build": build,
-        "shapes": shapes,
-        "profile": shapes,
-        "time": [
-            *timing_flags(version, seconds=max(0.5, seconds), warmup_seconds=0.5),
-            *shapes,
-            f"--loadInputs={name}:inputs/sample.bin",
-        ],
+        "build": list(told.build),
+        "shapes": list(told.shapes),
+        "time": list(told.time),
     }
 
 
-def _evaluation(inputs: NDArray[Any], name: str, files: dict[str, bytes | Path], *, one_by_one: bool) -> dict[str, Any]:
-    """One file of all inputs for a runtime in Python; one for each sample for a tool that is started for each."""
+def _evaluation(samples: NDArray[Any], files: dict[str, bytes | Path], *, one_by_one: bool) -> dict[str, Any]:
+    """One file of all samples for a runtime in Python; one for each sample for a tool that is started for each."""
     if one_by_one:
-        paths = [f"inputs/{number:05}.bin" for number in range(len(inputs))]
-        files.update({path: np.ascontiguousarray(inputs[n : n + 1]).tobytes() for n, path in enumerate(paths)})
+        paths = [f"inputs/{number:05}.bin" for number in range(len(samples))]
+        files.update({path: samples[n : n + 1].tobytes() for n, path in enumerate(paths)})
     else:
         paths = ["inputs/all.bin"]
-        files[paths[0]] = np.ascontiguousarray(inputs).tobytes()
-    return {"input": name, "files": paths, "dtype": str(inputs.dtype), "shape": list(inputs.shape)}
-
-
-def _has_open_batch(path: Path) -> bool:
-    import onnx
-
-    entry = onnx.load(str(path), load_external_data=False).graph.input[0]
-    return not entry.type.tensor_type.shape.dim[0].HasField("dim_value")
+        files[paths[0]] = samples.tobytes()
+    return {"files": paths, "dtype": str(samples.dtype), "shape": list(samples.shape)}
 
 
 def _sha256(content: bytes | Path) -> str:

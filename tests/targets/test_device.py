@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -97,6 +98,27 @@ def test_a_job_brings_back_times_memory_and_the_same_answers(
     assert [share for share, _ in seen] == sorted(share for share, _ in seen)
 
 
+def test_results_are_fetched_together_and_each_only_once(
+    device: Device, network: Builder, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = device.carry_out(job(device, network(batch=1), images, seed=8))
+    fetched: list[list[str]] = []
+    fetch = device.fetch
+    monkeypatch.setattr(
+        device, "fetch", lambda folder, names, **options: fetched.append(names) or fetch(folder, names, **options)
+    )
+    first, *others = results.names
+    assert results.read(first) is not None
+    assert all(results.read(name) is not None for name in others)
+    assert fetched == [[first, *others]]
+    assert results.read("never there") is None
+
+
+def test_everything_is_removed_and_sent_again(device: Device, network: Builder, images: Images) -> None:
+    assert device.clean() == device.probe().home
+    assert device.carry_out(job(device, network(batch=1), images, seed=9)).json("timing-all.json")
+
+
 def test_a_job_that_is_done_is_fetched_and_not_done_again(device: Device, network: Builder, images: Images) -> None:
     planned = job(device, network(batch=1), images, seed=7)
     device.carry_out(planned)
@@ -137,17 +159,24 @@ def test_a_job_whose_process_is_killed_goes_on_where_it_was(device: Device, netw
     assert results.json("timing-all.json")["samples_ms"]["baseline"]
 
 
-def test_two_jobs_do_not_measure_at_once(device: Device, network: Builder, images: Images) -> None:
-    first = job(device, network(batch=1), images, seconds=8.0, seed=41)
-    second = job(device, network(batch=1), images, seconds=0.2, seed=42)
-    thread = threading.Thread(target=lambda: device.carry_out(first))
-    thread.start()
-    while device.status(first.key).get("state") in {None, "queued"}:
-        time.sleep(0.05)
+def test_a_job_waits_behind_the_one_that_measures(
+    device: Device, server: Server, network: Builder, images: Images
+) -> None:
+    planned = job(device, network(batch=1), images, seconds=0.2, seed=42)
     texts: list[str] = []
-    device.carry_out(second, progress=lambda share, text: texts.append(text))
-    thread.join()
-    assert f"behind job {first.key}" in texts
+    with (server.board / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("abc")
+        lock.flush()
+
+        def progress(share: float, text: str) -> None:
+            texts.append(text)
+            if text == "behind job abc":
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+        results = device.carry_out(planned, progress=progress)
+    assert "behind job abc" in texts
+    assert results.json("timing-all.json")["samples_ms"]["other"]
 
 
 def test_a_model_that_cannot_be_loaded_there_costs_only_itself(

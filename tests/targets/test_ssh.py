@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -77,29 +78,40 @@ def test_further_commands_need_no_new_connection(ssh: Ssh) -> None:
     assert time.monotonic() - began < 5 * 0.5
 
 
-def test_a_file_goes_there_and_comes_back(ssh: Ssh, server: Server, tmp_path: Path) -> None:
+def test_what_a_command_reads_is_told_as_it_goes(ssh: Ssh) -> None:
+    pieces, seen = [os.urandom(300_000) for _ in range(10)], []
+    done = ssh.run(["sha256sum"], stdin=iter(pieces), progress=seen.append)
+    assert done.text.split()[0] == hashlib.sha256(b"".join(pieces)).hexdigest()
+    assert seen == [300_000 * count for count in range(1, 11)]
+
+
+def test_a_file_goes_there_whole(ssh: Ssh, server: Server, tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     source = tmp_path / "a file"
     source.write_bytes(content)
-    remote = f"{server.board}/it's a 'file'"
-    seen: list[int] = []
-    assert ssh.put(source, remote, progress=seen.append)
-    assert seen[-1] == len(content)
-    assert ssh.get(remote) == content
-    assert not ssh.put(source, remote), "it is there already"
+    there = server.board / "it's a 'file'"
+    assert ssh.put(source, str(there))
+    assert there.read_bytes() == content
+    assert not ssh.put(source, str(there)), "it is there already"
     assert not list(server.board.glob("*.part"))
     assert ssh.put(b"", f"{server.board}/empty")
-    assert ssh.get(f"{server.board}/empty") == b""
+    assert (server.board / "empty").read_bytes() == b""
 
 
-def test_a_file_that_is_too_large_or_not_there_is_an_error(ssh: Ssh, server: Server) -> None:
-    ssh.put(os.urandom(200_000), f"{server.board}/large")
+def test_a_file_that_arrives_damaged_takes_no_name(ssh: Ssh, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepress.targets.remote.ssh._digest", lambda content: "0" * 64)
+    with pytest.raises(LostConnectionError, match="damaged; it is sent again"):
+        ssh.put(b"content", f"{server.board}/damaged")
+    assert not (server.board / "damaged").exists()
+
+
+def test_an_answer_that_is_too_long_and_a_folder_that_is_not_there_are_errors(ssh: Ssh, server: Server) -> None:
     with pytest.raises(DeviceError, match="refused"):
-        ssh.get(f"{server.board}/large", limit_bytes=1000)
-    with pytest.raises(DeviceError, match="(No such file|cannot open)"):
-        ssh.get(f"{server.board}/nothing")
-    with pytest.raises(DeviceError, match="writing"):
+        ssh.run(["head", "-c", "200000", "/dev/zero"], limit_bytes=1000)
+    with pytest.raises(DeviceError, match="writing .* failed: .*(No such|nonexistent|cannot create)"):
         ssh.put(b"x", f"{server.board}/no/such/folder")
+    with pytest.raises(DeviceError, match="looking failed: .*No such file"):
+        ssh.checked(["ls", f"{server.board}/nothing"], what="looking")
 
 
 def test_a_command_that_hangs_is_given_up(ssh: Ssh) -> None:

@@ -1,10 +1,11 @@
-"""The command line of the script on the board: every command prints one JSON document."""
+"""The command line of the script on the board: every command but `fetch` prints one JSON document."""
 
 import argparse
 import json
 import sys
 
 import jobs
+import parcels
 import probe
 import sessions
 
@@ -25,6 +26,9 @@ def main():
 
 COMMANDS = {
     "probe": lambda _: probe.everything(),
+    "offer": parcels.offer,
+    "receive": parcels.receive,
+    "fetch": parcels.fetch,
     "start": jobs.start,
     "status": jobs.status,
     "stop": jobs.stop,

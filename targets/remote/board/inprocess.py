@@ -3,11 +3,13 @@
 Each part runs in a fresh process: the timing in turn, and the memory of each engine by itself.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 
+import results
 import system
 from jobs import JobError
 
@@ -17,28 +19,30 @@ def carry_out(folder, manifest, say):
     failed = {}
     for number, name in enumerate(names):
         say("profiling", "memory of %s" % name, 0.2 * number / len(names))
-        found = _part(folder, manifest, "memory", name)
+        found = _part(folder, manifest, "memory", [name])
         if "why" in found:
             failed[name] = found["why"]
     left = [name for name in names if name not in failed]
     if not left:
         raise JobError("no engine runs here: %s" % "; ".join("%s: %s" % pair for pair in sorted(failed.items())))
     say("timing", "%s in turn" % ", ".join(left), 0.2)
-    found = _part(folder, manifest, "timing", ",".join(left))
+    found = _part(folder, manifest, "timing", left)
     if "why" in found:
         raise JobError("the timing failed: %s" % found["why"])
     for number, name in enumerate(left):
         if manifest.get("evaluation"):
             say("answering", name, 0.6 + 0.4 * number / len(left))
-            _part(folder, manifest, "answers", name)
+            _part(folder, manifest, "answers", [name])
 
 
 def _part(folder, manifest, part, names):
-    """Run one part in a process of its own and return what it found."""
-    result = os.path.join(folder, "results", "%s-%s.json" % (part, names if part != "timing" else "all"))
+    """Run one part in a process of its own and return what it found; kept for the next time, as is what went wrong."""
+    result = os.path.join(results.folder_of(folder), "%s-%s.json" % (part, "all" if part == "timing" else names[0]))
     known = system.read(result)
-    if known is not None:
+    if known is not None and (part != "timing" or _has_timed(known, names)):
         return known
+    with contextlib.suppress(OSError):
+        os.unlink(result)  # of a timing that lacks an engine
     log = result[: -len(".json")] + ".log"
     words = [sys.executable, os.path.abspath(sys.argv[0]), "part", json.dumps([folder, part, names, result])]
     seconds = manifest["limits"]["step_seconds"]
@@ -51,6 +55,11 @@ def _part(folder, manifest, part, names):
         found = {"why": "%s: %s" % (ended.why or "it left no result", _end(log))}
         system.write(result, found)
     return found
+
+
+def _has_timed(known, names):
+    """An engine that runs only at the second try was not in turn with the others: all are timed again."""
+    return "why" in known or set(names) <= set(known["samples_ms"])
 
 
 def _end(log):

@@ -1,5 +1,7 @@
 """What kind of board is this, what is installed, and how much room is left?"""
 
+import concurrent.futures
+import importlib.util
 import os
 import platform
 import re
@@ -116,14 +118,15 @@ def _cuda():
 
 
 def _runtimes():
-    """Runtimes that can be imported here, by version; looked up without importing them."""
+    """Runtimes that can be imported here, by version; each in a process of its own, all at once."""
     found = {}
-    for name in ("onnxruntime", "openvino", "tensorrt"):
-        said = system.told(
-            [sys.executable, "-c", "import %s as m; print(getattr(m, '__version__', 'unknown'))" % name], seconds=60
-        )
-        if said:
-            found[name] = said.strip().splitlines()[-1]
+    there = [name for name in ("onnxruntime", "openvino", "tensorrt") if importlib.util.find_spec(name)]
+    script = "import %s as m; print(getattr(m, '__version__', 'unknown'))"
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(system.told, [sys.executable, "-c", script % name], 60) for name in there]
+        for name, answer in zip(there, asked):
+            if answer.result():
+                found[name] = answer.result().strip().splitlines()[-1]
     return found
 
 

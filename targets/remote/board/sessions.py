@@ -20,7 +20,7 @@ def part(words):
     folder, what, names, result = json.loads(words)
     with open(os.path.join(folder, "manifest.json")) as file:
         manifest = json.load(file)
-    chosen = [engine for engine in manifest["engines"] if engine["name"] in names.split(",")]
+    chosen = [engine for engine in manifest["engines"] if engine["name"] in names]
     _pin(manifest.get("threads", 1))
     parts = {"memory": _memory, "timing": _timing, "answers": _answers}
     system.write(result, parts[what](folder, manifest, chosen))

@@ -156,12 +156,11 @@ def meminfo(name):
     return None
 
 
-def is_alive(pid, boot, folder):
-    """Does that process still work on that folder? A number alone may belong to somebody else by now."""
-    if boot != boot_id():
-        return False
+def works_on(pid, folder):
+    """Does that process work on that folder? A number alone may belong to somebody else by now."""
     try:
         with open("/proc/%d/cmdline" % pid, "rb") as file:
-            return os.fsencode(folder) in file.read().split(b"\0")
+            words = file.read().split(b"\0")
     except OSError:
         return False
+    return os.path.realpath(folder) in [os.path.realpath(os.fsdecode(word)) for word in words if word]

@@ -1,5 +1,6 @@
 """A job with TensorRT: engines are built here with trtexec, timed in turn, asked for answers, and taken apart."""
 
+import contextlib
 import gzip
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import shutil
 
 import probe
+import results
 import system
 import watch
 from jobs import JobError
@@ -42,7 +44,7 @@ class _Job(object):
         return os.path.join(self.folder, name)
 
     def result(self, name):
-        return self.path(os.path.join("results", name))
+        return os.path.join(results.folder_of(self.folder), name)
 
     def plan(self, engine):
         """Engines are kept for every job with the same key, which is made of all that decides an engine."""
@@ -87,15 +89,16 @@ class _Job(object):
 
     def time(self, engines):
         """Rounds in shuffled order, each engine once in each; rounds that an interrupted run finished are kept."""
-        done = system.read(self.result("rounds.json")) or {"rounds": [], "idle_mw": None}
-        if done["idle_mw"] is None and not done["rounds"]:
+        done = system.read(self.result(results.ROUNDS)) or {"rounds": [], "idle_mw": None}
+        rounds, names = done["rounds"], [engine["name"] for engine in engines]
+        if done["idle_mw"] is None and not any(rounds):
             done["idle_mw"] = watch.idle_mw(IDLE_SECONDS)
         rng = random.Random(self.manifest["seed"])
         wanted = self.manifest["rounds"]
         for number in range(wanted):
             order = list(engines)
             rng.shuffle(order)
-            if number < len(done["rounds"]):
+            if number < len(rounds) and results.is_whole(rounds[number], names):
                 continue
             one = {}
             for engine in order:
@@ -103,13 +106,16 @@ class _Job(object):
                     "timing", "round %d of %d: %s" % (number + 1, wanted, engine["name"]), 0.4 + 0.4 * number / wanted
                 )
                 one[engine["name"]] = self._time_once(engine, number)
-            done["rounds"].append(one)
-            system.write(self.result("rounds.json"), done)
+            rounds[number : number + 1] = [one]
+            system.write(self.result(results.ROUNDS), done)
 
     def _time_once(self, engine, number):
         name = engine["name"]
         times, log = self.result("times-%s-%d.json" % (name, number)), self.result("time-%s-%d.log" % (name, number))
         words = [self.tool, "--loadEngine=" + self.plan(engine), "--exportTimes=" + times] + engine["time"]
+        for stale in (times, times + ".gz"):  # of a round that was interrupted, or failed
+            with contextlib.suppress(OSError):
+                os.unlink(stale)
         with watch.Watch() as watched:
             ended = system.run(words, log, self.limits["step_seconds"], self.folder)
         if os.path.exists(times):
@@ -128,7 +134,7 @@ class _Job(object):
             self.say("answering", "%s: %d of %d" % (name, number + 1, len(files)), 0.8 + 0.15 * number / len(files))
             out, log = self.result("output-%s-%d.json" % (name, number)), self.result("answer-%s.log" % name)
             words = [self.tool, "--loadEngine=" + self.plan(engine), "--exportOutput=" + out]
-            words += ["--loadInputs=%s:%s" % (evaluation["input"], self.path(inputs)), "--iterations=1", "--warmUp=0"]
+            words += ["--loadInputs=%s:%s" % (engine["input"], self.path(inputs)), "--iterations=1", "--warmUp=0"]
             words += ["--duration=0"] + engine["shapes"]
             ended = system.run(words, log, self.limits["step_seconds"], self.folder)
             why = ended.why or (None if os.path.exists(out) else "trtexec wrote no output")
@@ -148,7 +154,7 @@ class _Job(object):
         words = [self.tool, "--loadEngine=" + self.plan(engine), "--dumpProfile", "--separateProfileRun"]
         words += ["--exportProfile=" + self.result("profile-%s.json" % name)]
         words += ["--exportLayerInfo=" + self.result("layerinfo-%s.json" % name), "--profilingVerbosity=detailed"]
-        ended = system.run(words + engine["profile"], log, self.limits["step_seconds"], self.folder)
+        ended = system.run(words + engine["shapes"], log, self.limits["step_seconds"], self.folder)
         _compress(log)
         system.write(
             self.result("layers-%s.json" % name), {"why": ended.why, "bytes": os.path.getsize(self.plan(engine))}

@@ -1,0 +1,250 @@
+"""What the script on a board makes of a job that fails, is interrupted, stopped, or started twice."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from board_here import Board
+from numpy.typing import NDArray
+
+from edgepress.targets import profiles
+from edgepress.targets.jobs import Engine
+from edgepress.targets.remote import work
+from edgepress.targets.remote.boards import BoardFacts
+
+pytestmark = pytest.mark.device
+
+Builder = Callable[..., Path]
+Images = NDArray[np.float32]
+BUILD, TIME, LAYERS = "--saveEngine", "--exportTimes", "--exportProfile"
+FACTS = BoardFacts(python="3.6.9", home="/h", boot_id="b", tensorrt_code="8201")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    (tmp_path / "board").mkdir()
+    found = Board(tmp_path / "board")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def planned(network: Builder, images: Images) -> Callable[..., work.Work]:
+    """A job of two engines, `a` and `b`, with one sample and three rounds."""
+
+    def plan(*, target: str = "jetson-nano", **options: Any) -> work.Work:
+        profile = profiles.load(target)
+        engines = [
+            Engine(
+                name=name, path=network(name, batch=1, channels=4 + number), runtime=profile.runtime, precision="fp32"
+            )
+            for number, name in enumerate("ab")
+        ]
+        given = {"profile": profile, "facts": FACTS, "inputs": images[:1], "seconds": 0.1, "rounds": 3, **options}
+        return work.plan(engines, **given)
+
+    return plan
+
+
+def begin(board: Board, folder: str) -> None:
+    board.forget_calls()
+    board.ask("start", folder)
+
+
+def stopped_at_the_layers(board: Board, folder: str, *, fails: list[str]) -> None:
+    """The job fails late, with everything else behind it."""
+    board.trouble(fails=fails, hangs=[LAYERS])
+    begin(board, folder)
+    board.until(lambda: board.calls(LAYERS))
+    assert board.ask("stop", folder)["state"] == "failed"
+    board.trouble()
+
+
+def test_a_job_that_failed_does_its_work_again(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    board.trouble(fails=[BUILD])
+    begin(board, folder)
+    found = board.ended(folder)
+    assert (found["state"], found["text"]) == ("failed", "no engine could be built")
+    board.trouble()
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert len(board.calls(BUILD)) == 2
+    assert all(board.result(folder, f"build-{name}.json")["ok"] for name in "ab")
+
+
+def test_a_second_try_repeats_the_round_that_failed_and_no_other(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    folder = board.send(planned())
+    stopped_at_the_layers(board, folder, fails=["times-a-1"])
+    before = board.result(folder, "rounds.json")["rounds"]
+    assert [bool(one["a"]["why"]) for one in before] == [False, True, False]
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    timed = {
+        name
+        for call in board.calls(TIME)
+        for name in ("a-0", "b-0", "a-1", "b-1", "a-2", "b-2")
+        if f"times-{name}" in call
+    }
+    assert timed == {"a-1", "b-1"}
+    assert board.calls(BUILD) == board.calls("--exportOutput") == []
+    after = board.result(folder, "rounds.json")["rounds"]
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert not any(entry["why"] for one in after for entry in one.values())
+
+
+def test_an_engine_that_is_built_at_the_second_try_is_timed_in_turn_with_the_others(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    job = planned()
+    folder = board.send(job)
+    stopped_at_the_layers(board, folder, fails=["models/b.onnx"])
+    assert all(set(one) == {"a"} for one in board.result(folder, "rounds.json")["rounds"])
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert [("models/b.onnx" in call) for call in board.calls(BUILD)] == [True]
+    assert all(set(one) == {"a", "b"} for one in board.result(folder, "rounds.json")["rounds"])
+
+
+def test_an_interrupted_job_keeps_everything_even_what_failed(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    board.trouble(fails=["models/b.onnx", "times-a-1"], hangs=[LAYERS])
+    begin(board, folder)
+    board.until(lambda: board.calls(LAYERS))
+    board.kill(board.ask("status", folder))
+    assert board.ended(folder)["state"] == "profiling"
+    board.trouble()
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert board.calls(BUILD) == board.calls(TIME) == board.calls("--exportOutput") == []
+    assert not board.result(folder, "build-b.json")["ok"]
+
+
+@pytest.mark.slow
+def test_a_runtime_that_is_mended_times_all_engines_in_turn(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned(target="onnxruntime-cpu"))
+    board.trouble(fails=["models/"])
+    begin(board, folder)
+    found = board.ended(folder)
+    assert found["state"] == "failed"
+    assert "broken: " in found["text"]
+    board.trouble(fails=["models/b.onnx"], hangs=['"answers"'])
+    begin(board, folder)
+    board.until(lambda: board.calls('"answers"'))
+    assert board.ask("stop", folder)["text"] == "it was stopped"
+    assert set(board.result(folder, "timing-all.json")["samples_ms"]) == {"a"}
+    board.trouble()
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert [("models/b.onnx" in call) for call in board.calls('"memory"')] == [True]
+    assert set(board.result(folder, "timing-all.json")["samples_ms"]) == {"a", "b"}
+
+
+def test_who_starts_a_job_overwrites_nothing_that_its_worker_said(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    folder = board.send(planned())
+    code = """
+class Waiting(subprocess.Popen):
+    def __init__(self, words, **options):
+        super().__init__(words, **options)
+        if "work" in words:
+            self.wait()  # the worker is as fast as it can be: it is done before `start` goes on
+subprocess.Popen = Waiting
+print(json.dumps(jobs.start(sys.argv[1])))
+"""
+    assert board.inside(code, folder)["state"] == "done"
+
+
+def test_a_job_is_alive_before_its_worker_says_a_word_and_no_longer_than_it(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    folder = board.send(planned())
+    code = """
+real, started = subprocess.Popen, []
+def silent(words, **options):
+    started.append(real(["sleep", "60"], **options))
+subprocess.Popen = silent
+found = [jobs.start(sys.argv[1]), jobs.start(sys.argv[1]), jobs.status(sys.argv[1])]
+for process in started:
+    process.kill()
+    process.wait()
+print(json.dumps([len(started), *[(one["state"], one["alive"], one["pid"]) for one in found + [jobs.status(sys.argv[1])]]]))
+"""
+    count, *seen = board.inside(code, folder)
+    assert count == 1
+    assert seen == [["queued", True, None]] * 3 + [["queued", False, None]]
+
+
+def test_a_job_that_is_started_by_many_at_once_has_one_worker(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    words = [sys.executable, str(board.script), "start", folder]
+    many = [subprocess.Popen(words, env=board.environment, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(60) for process in many] == [0] * 4
+    assert board.ended(folder)["state"] == "done"
+    assert len(board.calls(BUILD)) == 2
+    assert len(board.calls(TIME)) == 2 * 3
+
+
+def test_two_jobs_do_not_measure_at_once(board: Board, planned: Callable[..., work.Work]) -> None:
+    folders = [board.send(planned(seed=seed)) for seed in (1, 2)]
+    board.trouble(hangs=[BUILD])
+    for folder in folders:
+        board.ask("start", folder)
+    board.until(lambda: any("behind job" in board.ask("status", folder)["text"] for folder in folders))
+    board.trouble()
+    assert [board.ended(folder)["state"] for folder in folders] == ["done", "done"]
+    owners = [next(folder for folder in folders if folder in call) for call in board.calls("/results/")]
+    first = owners[0]
+    assert owners == sorted(owners, key=lambda folder: folder != first), "no call of one between two of the other"
+    assert set(owners) == set(folders)
+
+
+def test_a_job_that_is_stopped_while_it_waits_says_so(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    with (board.home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("abc")
+        lock.flush()
+        board.ask("start", folder)
+        board.until(lambda: board.ask("status", folder)["text"] == "behind job abc")
+        found = board.ask("stop", folder)
+    assert (found["state"], found["text"], found["alive"]) == ("failed", "it was stopped", False)
+    assert board.calls(BUILD) == []
+
+
+def test_cleaning_up_ends_what_still_runs(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    board.trouble(hangs=[BUILD])
+    board.ask("start", folder)
+    board.until(lambda: board.calls(BUILD))
+    pid = board.ask("status", folder)["pid"]
+    board.run("clean", "all")
+    assert not board.home.exists()
+    board.until(lambda: folder.encode() not in _words_of(pid))
+
+
+def _words_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    "name", sorted(one.name for one in (resources.files("edgepress.targets.remote") / "board").iterdir() if one.name.endswith(".py"))
+)  # fmt: skip
+def test_the_script_is_written_as_python_3_6_reads_it(name: str) -> None:
+    text = (resources.files("edgepress.targets.remote") / "board" / name).read_text(encoding="utf-8")
+    ast.parse(text, feature_version=(3, 6))
