@@ -4,35 +4,12 @@
     student: examples/text_model.py:student
 
 It takes numbers of tokens, (batch, length), and finds the padding by itself, so that the exported file has one input.
-Attention is written out in linear layers and matrix products: every exporter knows them, and the linear layers can be
-quantised. A module of PyTorch's own, such as nn.TransformerEncoderLayer, is closed to both.
+Why attention is written out is told in attention.py.
 """
 
 import torch
+from attention import Attention
 from torch import Tensor, nn
-
-
-class Attention(nn.Module):
-    """Each token looks at all that are no padding."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, blank: Tensor) -> Tensor:
-        """blank: (batch, 1, 1, length), True where nothing stands."""
-        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
-        scores = torch.matmul(query, key.transpose(2, 3)) * self.scale
-        weights = scores.masked_fill(blank, -1e4).softmax(dim=-1)
-        return self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
-
-    def split(self, x: Tensor) -> Tensor:
-        """(batch, length, width) -> (batch, heads, length, width of a head)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):

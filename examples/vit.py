@@ -3,32 +3,12 @@
     model: {source: examples/vit.py:teacher, arguments: {size: 32, channels: 3, num_classes: 10}}
     student: {source: examples/vit.py:student, arguments: {size: 32, channels: 3, num_classes: 10}}
 
-Attention is written out in linear layers and matrix products, which every exporter knows and which can be quantised.
+Why attention is written out is told in attention.py.
 """
 
 import torch
+from attention import Attention
 from torch import Tensor, nn
-
-
-class Attention(nn.Module):
-    """Each patch looks at all."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
-        weights = (torch.matmul(query, key.transpose(2, 3)) * self.scale).softmax(dim=-1)
-        return self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
-
-    def split(self, x: Tensor) -> Tensor:
-        """(batch, patches, width) -> (batch, heads, patches, width of a head)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):

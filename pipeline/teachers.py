@@ -81,7 +81,7 @@ def _of_run(folder: Path, data: Data, *, note: Callable[[str], None]) -> nn.Modu
     """The float network of an earlier run that answers best: of its student, where it distilled one."""
     facts = _report(folder)
     recipe = _recipe(folder, facts)
-    task = {**data.network, "classes": len(facts["data"]["classes"])}
+    task = {**data.teachers_network, "classes": len(facts["data"]["classes"])}
 
     def maker(settings: ModelSettings) -> Callable[[], nn.Module]:
         return lambda: build(settings, **task, seed=recipe.seed, any_classes=True)

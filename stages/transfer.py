@@ -44,13 +44,13 @@ def open_transfer(
 ) -> tuple[Split, str]:
     """The images that a source has to train on, in the size and colours of the data's, and a digest of them.
 
-    source: as in `data.source`; of imagefolder:PATH every picture at any depth. Labels are not looked at.
+    source: as in `data.source`; of imagefolder:PATH every picture at any depth. Labels are not looked at. Where the
+    data have something else for teachers, the source must have it too.
     RecipeError: they cannot be read, or cannot be given the shape of the data's images.
     """
     if len(data.shape) != 3:
         raise RecipeError(f"distill.data {source}: it is for images, and the network takes texts")
-    if data.test.teacher_pixels is not None:
-        raise RecipeError(f"distill.data {source}: it has no second part for teachers, as the data's own images have")
+    theirs: Pixels | None = None
     channels, *size = data.shape
     opener, name = opener_of(source)
     settings = DataSettings(source=source, size=(size[0], size[1]))
@@ -60,14 +60,46 @@ def open_transfer(
     else:
         found = opener(request)
         split = found.splits.get("train") or next(iter(found.splits.values()))
-        pixels, count, digest = split.pixels, len(split), found.digest
-    if pixels.shape[0] not in (1, 3, channels) or channels not in (1, 3, pixels.shape[0]):
-        raise RecipeError(
-            f"distill.data {source}: its images have {pixels.shape[0]} channels and the network takes {channels}"
-        )
-    if pixels.shape[0] != channels:
-        pixels = Recoloured(pixels, channels)
+        pixels, theirs, count, digest = split.pixels, split.teacher_pixels, len(split), found.digest
+    pixels = _in_colours(pixels, channels, said=f"distill.data {source}")
+    labels = torch.zeros(count, dtype=torch.int64)
+    return Split(pixels, labels, teacher_pixels=_for_teachers(theirs, data, source=source), is_labelled=False), digest
+
+
+def pictures_of(
+    folder: Path, *, shape: tuple[int, int, int], seed: int, cache: Path, progress: Progress | None = None
+) -> tuple[Split, str]:
+    """Every picture at any depth of a folder, without labels, in that shape, and a digest of them.
+
+    RecipeError: there are none, or they cannot be read.
+    """
+    channels, height, width = shape
+    settings = DataSettings(source=f"images:{folder}", size=(height, width))
+    request = Request(name=str(folder), settings=settings, seed=seed, cache=cache, progress=progress or Quiet())
+    pixels, count, digest = _pictures(request, size=(height, width))
+    pixels = _in_colours(pixels, channels, said=f"data.source {settings.source}")
     return Split(pixels, torch.zeros(count, dtype=torch.int64), is_labelled=False), digest
+
+
+def _in_colours(pixels: Pixels, channels: int, *, said: str) -> Pixels:
+    """The same with so many channels. RecipeError: grey and colours can be turned into each other, and no others."""
+    if pixels.shape[0] not in (1, 3, channels) or channels not in (1, 3, pixels.shape[0]):
+        raise RecipeError(f"{said}: its images have {pixels.shape[0]} channels and the network takes {channels}")
+    return pixels if pixels.shape[0] == channels else Recoloured(pixels, channels)
+
+
+def _for_teachers(theirs: Pixels | None, data: Data, *, source: str) -> Pixels | None:
+    """What teachers are shown in place of the images, where the data have such a thing. RecipeError: it is missing."""
+    wanted = data.test.teacher_pixels
+    if wanted is None:
+        return None
+    if theirs is None:
+        raise RecipeError(f"distill.data {source}: it has no third part for teachers, as the data's own images have")
+    if theirs.shape != wanted.shape:
+        raise RecipeError(
+            f"distill.data {source}: what it has for teachers is {theirs.shape}, and in the data {wanted.shape}"
+        )
+    return theirs
 
 
 def _pictures(request: Request, *, size: tuple[int, int]) -> tuple[Pixels, int, str]:

@@ -207,6 +207,27 @@ def test_splits_of_which_some_have_two_modalities_are_refused(tmp_path: Path) ->
         open_memory(parts, DataSettings(source="python:data"), seed=0, cache=tmp_path, given_weights=True)
 
 
+def test_other_samples_bring_what_teachers_are_shown_where_the_data_have_it(tmp_path: Path) -> None:
+    source = tmp_path / "more.py"
+    source.write_text(
+        "import torch\n"
+        "images = torch.rand(32, 1, 8, 8)\n"
+        "labels = torch.zeros(32, dtype=torch.int64)\n"
+        "both = lambda: {'train': (images, labels, images.repeat(1, 3, 1, 1)), 'classes': 'ab'}\n"
+        "small = lambda: {'train': (images, labels, images[:, :, :4, :4]), 'classes': 'ab'}\n"
+        "alone = lambda: {'train': (images, labels), 'classes': 'ab'}\n"
+    )
+    split, _ = open_transfer(f"{source}:both", paired(tmp_path), seed=0, cache=tmp_path)
+    assert (split.shape, split.for_teacher().shape, split.is_labelled) == ((1, 8, 8), (3, 8, 8), False)
+    surroundings = replace(context(tmp_path / "work"), data=paired(tmp_path))
+    trained, _ = teach(net(), lesson(epochs=1), surroundings, teacher=InColour(), images=split)
+    assert trained.curves["kd"][0] > 0
+    with pytest.raises(RecipeError, match="no third part for teachers"):
+        open_transfer(f"{source}:alone", paired(tmp_path), seed=0, cache=tmp_path)
+    with pytest.raises(RecipeError, match=r"for teachers is \(1, 4, 4\), and in the data \(3, 8, 8\)"):
+        open_transfer(f"{source}:small", paired(tmp_path), seed=0, cache=tmp_path)
+
+
 def test_two_modalities_learn_from_each_other(tmp_path: Path) -> None:
     """Each network keeps its own kind of sample, and is told what the other says of the other kind."""
     images, labels = stripes(64, seed=0)
