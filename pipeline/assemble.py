@@ -14,8 +14,10 @@ from ..targets import machine
 from ..targets.profiles import Profile
 from ..targets.sustained import sentence
 from .choose import choose, conclude, doubt_of, judge, reasons_in
+from .made import agreement_of, judged_by, renamed, synthesis_of
 from .plan import Plan
 from .report.schema import (
+    AGREEMENT,
     Accuracy,
     ColdStart,
     DataFacts,
@@ -61,7 +63,8 @@ def assemble(
 ) -> Report:
     """The report of a finished run. ship: a variant that is chosen whatever the guard says."""
     figures = _figures_of(artifact)
-    variants = _variants(artifact, figures)
+    agreement = agreement_of(data)
+    variants = [judged_by(agreement, variant) for variant in _variants(artifact, figures)]
     doubt = doubt_of(figures.get("incomplete"), figures.get("unreliable"), plan.profile)
     chosen = choose(
         variants,
@@ -70,11 +73,13 @@ def assemble(
         plan.profile,
         ship=ship,
         doubt=doubt,
-        samples=data.task.samples,
+        samples=data.synthetic.images if data.synthetic else data.task.samples,
     )
     chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
     limits = judge(chosen_variant, plan.budget, plan.profile, doubt=doubt)
-    verdict = conclude(chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt)
+    verdict = conclude(
+        chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt, agreement=agreement
+    )
     sustained = figures.get("sustained")
     return Report(
         run=Run(
@@ -90,13 +95,14 @@ def assemble(
         profile=plan.profile.model_dump(mode="json"),
         data=_data_facts(plan, data),
         budget=limits,
-        stages=[_stage_facts(record, reused) for record in artifact.records],
+        stages=[renamed(_stage_facts(record, reused), data) for record in artifact.records],
         variants=variants,
         bundle=figures.get("bundle"),
         caveats=_caveats(figures, plan.profile),
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
         not_measured=dict(figures.get("not_measured", {})),
         incomplete=figures.get("incomplete"),
+        synthesis=synthesis_of(data),
         chosen=chosen,
         verdict=verdict.model_copy(update={"unreliable": figures.get("unreliable")}) if doubt else verdict,
     )
@@ -120,7 +126,7 @@ def _data_facts(plan: Plan, data: Data) -> DataFacts:
         source=plan.recipe.data.source,
         classes=list(data.classes),
         task=data.task.name,
-        metric=data.task.metric,
+        metric=data.task.metric if agreement_of(data) is None else AGREEMENT,
         samples=data.task.samples,
         train=len(data.train) if data.train is not None else 0,
         val=len(data.val),

@@ -21,6 +21,7 @@ CLOSE = 1e-3
 INTERVAL_CLOSE = 5e-3  # a resampled median may fall on the neighbouring sample
 # More than a run makes, and what would fill the memory of whoever resamples it.
 MOST_ROUNDS, MOST_SAMPLES, MOST_IMAGES = 20_000, 5_000_000, 10**9
+SHARES = ("accuracy", schema.AGREEMENT)  # figures that count answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def _accuracy_problems(variant: Variant, baseline: Variant) -> list[str]:
     told = variant.accuracy
     if told is None:
         return []
-    problems = _share_problems(told) if told.metric == "accuracy" else _figure_problems(told)
+    problems = _share_problems(told) if told.metric in SHARES else _figure_problems(told)
     if problems:
         return problems
     if told.drop is not None and baseline.accuracy is not None:

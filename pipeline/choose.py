@@ -177,8 +177,12 @@ def conclude(
     *,
     forced: bool = False,
     doubt: str | None = None,
+    agreement: str | None = None,
 ) -> Verdict:
-    """The run in one sentence. forced: the user named the variant. doubt: why there is nothing to conclude."""
+    """The run in one sentence. forced: the user named the variant. doubt: why there is nothing to conclude.
+
+    agreement: what stands for accuracy where there were no data to tell it, in full.
+    """
     if doubt:
         return _doubtful(doubt, chosen, limits)
     missed = [name for name, limit in limits.items() if limit.met is False]
@@ -187,13 +191,16 @@ def conclude(
     speed = _speed_words(chosen, baseline, profile)
     if forced:
         speed = "the baseline was named with --ship" if chosen is baseline else f"forced with --ship: {speed}"
-    parts = [speed, _accuracy_words(chosen, baseline, profile)]
+    parts = [speed, _accuracy_words(chosen, baseline, profile, agreement)]
     if missed:
         parts.append("budget missed: " + "; ".join(f"{name} {limits[name].why}" for name in missed))
     elif unknown:
         parts.append("whether the budget is met is not known: " + ", ".join(unknown) + " not measured on the device")
     elif limits:
         parts.append("the budget is met")
+    judged = [name for name in ("accuracy", "accuracy_drop") if name in limits]
+    if agreement and judged:
+        parts.append(f"{' and '.join(judged)} was judged by {agreement}: accuracy cannot be known without data")
     return Verdict(sentence="; ".join(part for part in parts if part) + ".", met=met)
 
 
@@ -232,11 +239,11 @@ def _smaller_words(times: float) -> str:
     return f"{times:.1f} times smaller" if times > 1 else f"{1 / times:.1f} times larger"
 
 
-def _accuracy_words(chosen: Variant, baseline: Variant, profile: Profile) -> str:
+def _accuracy_words(chosen: Variant, baseline: Variant, profile: Profile, agreement: str | None) -> str:
     if chosen.accuracy is None or chosen.name == baseline.name:
         return ""
     where = " on the stand-in" if profile.where == "stand-in" else ""
-    words = f"{chosen.accuracy.metric}{where} {chosen.accuracy.value:.2f} % (n = {chosen.accuracy.n})"
+    words = f"{agreement or chosen.accuracy.metric}{where} {chosen.accuracy.value:.2f} % (n = {chosen.accuracy.n})"
     if chosen.accuracy.drop is not None and chosen.accuracy.drop_ci95 is not None:
         low, high = chosen.accuracy.drop_ci95
         kind = "below" if chosen.accuracy.drop >= 0 else "above"

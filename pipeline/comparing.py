@@ -62,7 +62,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
 def conditions(report: Report) -> dict[str, Any]:
     """Everything that two figures must share to be compared, in words that a reader knows."""
     timed = next((variant.latency_ms for variant in report.variants if variant.latency_ms), None)
-    machine, data = report.run.machine, report.data
+    machine, data, made = report.run.machine, report.data, report.synthesis
     runtime = timed.runtime if timed else None
     return {
         "where it was measured": main_place(report),
@@ -74,7 +74,8 @@ def conditions(report: Report) -> dict[str, Any]:
         "version of the runtime": report.run.versions.get(runtime) if runtime else None,
         "threads": timed.threads if timed else None,
         "environment of the measurement": report.profile.get("environment") or {},
-        "test data": data.source if data else None,
+        "test data": (made and made.evaluated_on) or (data.source if data else None),
+        "images that stood in for test data": made.pool if made and made.evaluated_on is None else None,
         "number of test images": data.test if data else None,
     }
 

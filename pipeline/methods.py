@@ -6,13 +6,16 @@ import inspect
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from rich.table import Table
 
 from ..stages.distill.losses import LOSSES, defaults, term_class
 from .progress import result_console
+
+if TYPE_CHECKING:
+    from ..stages.distill.nouns import Term
 
 NAME = r"(?:van den |van der |van |de )?[A-Z][\w'’-]+"
 PAPER = re.compile(
@@ -104,7 +107,7 @@ def method(name: str) -> Method:
     )
 
 
-def _needs(found: type[Any]) -> frozenset[str]:
+def _needs(found: type[Term]) -> frozenset[str]:
     """Two teachers are one as well."""
     return found.needs - {"teacher"} if "teachers" in found.needs else found.needs
 

@@ -151,13 +151,16 @@ def anchor_(data: dict[str, Any], folder: Path) -> None:
                 section[name] = str(folder / Path(section[name]).expanduser())
         if isinstance(section.get("source"), str):
             section["source"] = _anchored(section["source"], folder)
+    judges = data.get("data")
+    if isinstance(judges, dict) and isinstance(judges.get("eval"), str):
+        judges["eval"] = _anchored(judges["eval"], folder)
     distill = data.get("distill")
     if isinstance(distill, dict) and isinstance(distill.get("data"), str):
         distill["data"] = _anchored(distill["data"], folder)
 
 
 def _anchored(source: str, folder: Path) -> str:
-    for prefix in ("imagefolder:", "mnist:"):
+    for prefix in ("imagefolder:", "mnist:", "images:", "cached:"):
         if source.startswith(prefix):
             return prefix + str(folder / Path(source.removeprefix(prefix)).expanduser())
     if source.startswith("transformers:"):  # a folder, or the name of a kind of network

@@ -76,7 +76,14 @@ def run(
         store.forget()
     torch.manual_seed(plan.recipe.seed)
     with crew.main_first():  # it fills the caches that the others find
-        start = open_start(plan, cache=out / "cache", progress=reporter.stage("data"), builders=builders, data=data)
+        start = open_start(
+            plan,
+            cache=out / "cache",
+            progress=reporter.stage("data"),
+            builders=builders,
+            data=data,
+            note=reporter.note,
+        )
     reporter.done("data", _data_words(start.data))
     if start.has_random_weights:
         reporter.note("the model comes without weights and no stage trains it: its answers will be random")

@@ -23,6 +23,7 @@ from .assemble import versions
 from .plan import Plan, PlannedStage
 from .store import key_of
 from .teachers import Staffroom, Taught, fingerprint, fingerprints
+from .without_data import open_made
 
 Build = Callable[[], nn.Module]
 BY_PROFILE = ("quantize", "export", "profile")  # stages that another device would make differently
@@ -87,12 +88,16 @@ def open_start(
     progress: Progress,
     builders: Mapping[str, Build] | None = None,
     data: Data | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Start:
     """Open the data and build the networks that the recipe names.
 
-    builders, data: what is in memory already, in place of the recipe's. RecipeError: something is not as it should be.
+    builders, data: what is in memory already, in place of the recipe's. note: told what the user should know.
+    RecipeError: something is not as it should be.
     """
     given = dict(builders or {})
+    if data is None and not plan.recipe.data.is_real:
+        data = open_made(plan, builders=given, cache=cache, progress=progress, note=note)
     if data is None:
         trained = plan.recipe.model.has_weights or "model" in given
         data = open_data(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .distill.nouns import Player, Teacher
+from .distill.nouns import Changing, Player, Samples, Teacher
 from .tensors import CorruptStateError, load_state, save_state
 
 Curves = dict[str, list[float]]
@@ -33,7 +33,9 @@ class Trained:
             curve.append(series.get(name, float("nan")))
 
 
-def save(finished: int, players: Sequence[Player], trained: Trained, best: Best, path: Path) -> None:
+def save(
+    finished: int, players: Sequence[Player], trained: Trained, best: Best, path: Path, *, samples: Samples
+) -> None:
     """Write down where training stands after so many epochs: all of it or nothing."""
     state = {
         "finished": finished,
@@ -52,11 +54,12 @@ def save(finished: int, players: Sequence[Player], trained: Trained, best: Best,
             for player in players
         ],
         "teachers": [teacher.state_dict() for teacher in teachers_of(players)],
+        "samples": samples.state_dict() if isinstance(samples, Changing) else {},
     }
     save_state(state, path)
 
 
-def resume(players: Sequence[Player], path: Path | None) -> tuple[Trained, Best | None]:
+def resume(players: Sequence[Player], path: Path | None, *, samples: Samples) -> tuple[Trained, Best | None]:
     """Set everybody to where an earlier run stopped; returns what it had found, or nothing where there was none."""
     if path is None or not path.is_file():
         return Trained(), None
@@ -72,6 +75,8 @@ def resume(players: Sequence[Player], path: Path | None) -> tuple[Trained, Best 
         player.schedule.load_state_dict(saved["schedule"])
     for teacher, saved in zip(teachers_of(players), state["teachers"], strict=True):
         teacher.load_state_dict(saved)
+    if isinstance(samples, Changing):
+        samples.load_state_dict(state["samples"])
     trained = Trained(curves=state["curves"], best_epoch=state["best_epoch"], resumed_at=state["finished"])
     return trained, (state["best_figure"], state["best_state"])
 

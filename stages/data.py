@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..targets.errors import RecipeError, did_you_mean
 from .contract import Preprocessing, Tokens
@@ -23,7 +23,10 @@ from .settings import DataSettings
 from .splits import Split, loader
 from .tasks import CLASSIFICATION, Task
 
-__all__ = ["Data", "Split", "loader", "open_data", "open_memory"]
+if TYPE_CHECKING:
+    from .synthesis.synthetic import Synthetic
+
+__all__ = ["Data", "Split", "loader", "open_data", "open_judging", "open_memory"]
 
 # ImageNet's, which nearly every published network for colour images was trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,6 +57,7 @@ class Data:
     augment: tuple[str, ...] = ()
     task: Task = CLASSIFICATION
     transfer: Split | None = None  # images without labels that distillation takes in place of those of `train`
+    synthetic: Synthetic | None = None  # how the images were made, where there are no data of the task
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,6 +104,19 @@ def open_data(
     return _data(found, settings, seed=seed, given_weights=given_weights)
 
 
+def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Progress | None = None) -> Data:
+    """What `data.eval` names: its test images, or what there is of it. Nothing else of it is looked at.
+
+    RecipeError: as `open_data`.
+    """
+    assert settings.eval is not None, "somebody asked for data that judge"
+    real = settings.model_copy(update={"source": settings.eval, "eval": None, "synthesis": None, "augment": ()})
+    opener, name = opener_of(real.source)
+    found = opener(Request(name=name, settings=real, seed=seed, cache=cache, progress=progress or Quiet(), task=None))
+    kept = next(split for part in ("test", "val", "train") if (split := found.splits.get(part)) is not None)
+    return _of(found, {"val": kept, "test": kept}, (), real)
+
+
 def open_memory(
     splits: Mapping[str, Any],
     settings: DataSettings,
@@ -124,6 +141,10 @@ def _data(found: Found, settings: DataSettings, *, seed: int, given_weights: boo
         source=settings.source,
         samples=found.task.samples,
     )
+    return _of(found, parts, notes, settings)
+
+
+def _of(found: Found, parts: Mapping[str, Split], notes: Sequence[str], settings: DataSettings) -> Data:
     pixel_notes: list[str] = []
     preprocessing: Preprocessing | Tokens
     if found.tokens is not None:
@@ -155,7 +176,8 @@ def opener_of(source: str) -> tuple[Callable[[Request], Found], str]:
     close = did_you_mean(kind, SOURCES) if colon else ""
     raise RecipeError(
         f"data.source {source!r} is of no known kind{close}. Write imagefolder:PATH, torchvision:NAME, "
-        "mnist:PATH, path/to/file.py:function or builtin:digits."
+        "mnist:PATH, path/to/file.py:function or builtin:digits; without data generated, optimised, noise, "
+        "images:FOLDER or cached:FOLDER."
     )
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .synthesis.settings import Synthesis, kind_of
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -31,7 +33,8 @@ class DataSettings(_Settings):
     """Where images come from and how they reach the network."""
 
     source: str = Field(
-        description="imagefolder:PATH, torchvision:NAME, mnist:PATH, path/to/file.py:function, builtin:digits"
+        description="imagefolder:PATH, torchvision:NAME, mnist:PATH, path/to/file.py:function, builtin:digits; without "
+        "data: generated, optimised, noise, images:FOLDER of any pictures, cached:FOLDER of an earlier run's images"
     )
     size: tuple[Positive, Positive] | Positive | None = Field(
         None, description="height and width in pixels; none: that of the images"
@@ -55,3 +58,13 @@ class DataSettings(_Settings):
     limit: Positive | None = Field(
         None, description="at most this many images of each split of the source, for a quick try"
     )
+    shape: tuple[Positive, Positive, Positive] | None = Field(
+        None, description="channels, height and width of what the network takes, where no data tell"
+    )
+    eval: str | None = Field(None, description="real data that judge and teach nothing, where source is none")
+    synthesis: Synthesis | None = Field(None, description="how images are made where there are no data")
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the source holds data of the task; else images are made, or taken from elsewhere."""
+        return kind_of(self.source) is None

@@ -10,21 +10,21 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 import torch
 from torch import Tensor, nn
 
-from ..targets.errors import StageError
 from .artifact import Context
 from .compiling import compile_, reusable_passes
 from .crew import Crew
 from .crew import crew as meet
 from .cutting import KeptExit
-from .distill.nouns import Batch, Lasting, Player, Samples
+from .distill.nouns import Batch, Player
 from .distill.players import Jury, company, names_of_peers
-from .distill.robust import Attacked, robust_logits
-from .distill.samples import CHANNELS_LAST, Loaded, Swapped, second_of
-from .distill.teachers import Chosen, staff
-from .distill.wiring import needs_of
+from .distill.robust import robust_logits
+from .distill.samples import CHANNELS_LAST
+from .distill.teachers import Chosen
 from .evaluation import logits
 from .lesson import Lesson
+from .showing import Shown, show
 from .splits import Split, thin
+from .synthesis.against import lesson_without_data
 from .training import Trained, fit
 
 ATTACKED_IMAGES = 500  # of the validation images, when robust networks are compared: each costs a dozen passes
@@ -59,68 +59,61 @@ def teach(
     epochs are chosen by it.
     StageError: a loss needs something that is not there, such as a teacher.
     """
-    split = _enough(context.data.train if images is None else images)
     lesson = context.data.task.lesson(lesson)
+    if context.data.synthetic is not None:
+        lesson = lesson_without_data(lesson, context.data, are_made=images is None, note=context.note)
     crew = meet()
-    device = crew.device
     networks = dict(zip(names_of_peers(1 + len(peers)), (student, *peers), strict=True))
     for network in networks.values():
-        network.to(device=device, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-    batch_size = min(lesson.batch_size, len(split))
-    samples = _samples(split, lesson, context, batch_size=batch_size, crew=crew, augmented=augmented)
-    teachers = staff(
-        student,
-        lesson,
-        context,
-        default=teacher,
-        known=known or {},
-        crew=crew,
-        samples=_lasting(split, lesson, context, augmented=augmented),
-        precision="fp32" if full_precision else context.training_precision,
-    )
-    if split.teacher_pixels is not None and teachers.has_own:
-        raise StageError("ema, snapshot and previous are the student itself, and teachers are shown other samples here")
+        network.to(device=crew.device, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     crossed = frozenset({"peer 2"}) if are_crossed else frozenset()
-    samples = Swapped(samples, crossed) if crossed else samples
-    players = company(
-        networks,
-        lesson,
-        taught_by=teachers.of,
-        samples=samples,
-        steps=lesson.epochs * math.ceil(math.ceil(len(split) / batch_size) / lesson.accumulate),  # updates
-        seed=context.seed,
-        lag=peer_lag,
-        shown_theirs=are_crossed or split.teacher_pixels is None,
-        crossed=crossed,
-    )
+    shown = show(
+        student, lesson, context, images=images, teacher=teacher, known=known or {}, augmented=augmented,
+        precision="fp32" if full_precision else context.training_precision, crossed=crossed, crew=crew,
+    )  # fmt: skip
+    players = _players(networks, lesson, context, shown, lag=peer_lag, crossed=crossed)
     kept: nn.Module = student if keep_exit is None else keep_exit.found(players[-1])
     candidates = {"student": kept} if crossed or keep_exit is not None else networks
     jury = jury_for(candidates, lesson, context)
+    several = len(candidates) > 1
     started = time.perf_counter()
-    with _arranged(players, lesson, context, crew=crew, probe=samples.probe()):
+    with _arranged(players, lesson, context, crew=crew, probe=shown.samples.probe()):
         trained = fit(
-            kept,
-            players,
-            samples=samples,
-            epochs=lesson.epochs,
-            seed=context.seed,
-            evaluate=evaluate or jury,
-            state=jury.state if len(candidates) > 1 else None,
-            figures=jury.series if len(candidates) > 1 else dict,
-            checkpoint=context.work / "training.safetensors",
-            before_epoch=before_epoch,
-            progress=context.progress,
-            autocast=nullcontext if full_precision else _autocast(context, device),
-            accumulate=lesson.accumulate,
-            balance=lesson.balance == "gradients",
-            crew=crew,
-            tracker=context.tracker,
-        )
+            kept, players, samples=shown.samples, epochs=lesson.epochs, seed=context.seed, evaluate=evaluate or jury,
+            state=jury.state if several else None, figures=jury.series if several else dict,
+            checkpoint=context.work / "training.safetensors", before_epoch=before_epoch, progress=context.progress,
+            autocast=nullcontext if full_precision else _autocast(context, crew.device),
+            accumulate=lesson.accumulate, balance=lesson.balance == "gradients", crew=crew, tracker=context.tracker,
+        )  # fmt: skip
     seconds = time.perf_counter() - started
     kept.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    count = len(split) * (lesson.epochs - trained.resumed_at)
-    figures = {"images_per_second": count / seconds if count else 0.0, **teachers.figures()}
-    return trained, {**figures, **_at_best(trained, lesson)}
+    count = shown.images * (lesson.epochs - trained.resumed_at)
+    rate = {"images_per_second": count / seconds if count else 0.0}
+    return trained, {**rate, **shown.figures(), **_at_best(trained, lesson)}
+
+
+def _players(
+    networks: Mapping[str, nn.Module],
+    lesson: Lesson,
+    context: Context,
+    shown: Shown,
+    *,
+    lag: int,
+    crossed: frozenset[str],
+) -> Sequence[Player]:
+    """Everybody who plays; the student, or its last peer, is the last. crossed: peers that see what teachers see."""
+    students = company(
+        networks,
+        lesson,
+        taught_by=shown.teachers.of,
+        samples=shown.samples,
+        steps=lesson.epochs * math.ceil(shown.batches / lesson.accumulate),  # updates
+        seed=context.seed,
+        lag=lag,
+        shown_theirs=bool(crossed) or shown.to_all_alike,
+        crossed=crossed,
+    )
+    return shown.joined(students)
 
 
 def jury_for(networks: Mapping[str, nn.Module], lesson: Lesson, context: Context) -> Jury:
@@ -162,49 +155,6 @@ def _arranged(
         if lesson.compile:
             around.enter_context(reusable_passes())
         yield
-
-
-def _enough(split: Split | None) -> Split:
-    if split is None:
-        raise StageError("there are no training images: give data with a train split, or set the epochs to 0")
-    if len(split) < 2:
-        raise StageError(f"{len(split)} training images are too few to train on")
-    return split
-
-
-def _lasting(split: Split, lesson: Lesson, context: Context, *, augmented: bool) -> Lasting | None:
-    """What a cache knows the samples by; None where they differ from epoch to epoch, or are not the data's own."""
-    data, variants = context.data, 1
-    if split is not data.train:
-        return None
-    fingerprint = data.fingerprint
-    if augmented and data.augment:
-        if lesson.views is None:
-            return None
-        variants = lesson.views
-        fingerprint += f"-{context.seed}-{'-'.join(data.augment)}"
-    return Lasting(fingerprint=fingerprint, count=len(split), variants=variants)
-
-
-def _samples(
-    split: Split, lesson: Lesson, context: Context, *, batch_size: int, crew: Crew, augmented: bool
-) -> Samples:
-    """Batches of the split, with everything that the losses need, and attacked where the lesson says so."""
-    data, needs = context.data, needs_of(lesson.losses())
-    augmentation = data.augment if augmented else ()
-    loaded = Loaded(
-        split,
-        data.preprocessing,
-        batch_size=batch_size,
-        seed=context.seed,
-        crew=crew,
-        augmentation=augmentation,
-        variants=lesson.views,
-        second=second_of(needs, split, augmentation) if lesson.attack is None else None,
-    )
-    if lesson.attack is None:
-        return loaded
-    return Attacked(loaded, lesson.attack, data.preprocessing, needs=needs)
 
 
 def _autocast(context: Context, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

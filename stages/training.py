@@ -60,7 +60,7 @@ def fit(
     crew = crew or Crew(device=torch.device("cpu"))
     tracker = tracker or Untracked()
     state = state or (lambda: _state_of(student))
-    trained, best = checkpoints.resume(players, checkpoint)
+    trained, best = checkpoints.resume(players, checkpoint, samples=samples)
     for player in players:
         crew.start_alike_(player.module, player.objective)
     loop = _Loop(
@@ -87,7 +87,7 @@ def fit(
             best = (figure, state())
             trained.best_epoch = epoch + 1
         if checkpoint is not None and crew.is_main:
-            checkpoints.save(epoch + 1, players, trained, best, checkpoint)
+            checkpoints.save(epoch + 1, players, trained, best, checkpoint, samples=samples)
         tracker.note(epoch + 1, {name: curve[-1] for name, curve in trained.curves.items()} | _rates(players))
     student.load_state_dict(best[1])
     student.eval()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import yaml
 
-from . import words
+from . import synthesis, words
 from .elements import Markup, details, element, facts, figure, join, section, table
 from .schema import Report, StageFacts
 
@@ -35,12 +35,12 @@ def data(report: Report) -> Markup:
     known = report.data
     splits = table(
         "splits",
-        f"{known.samples.capitalize()} of {known.source}",
+        synthesis.caption(report),
         ("Split", known.samples.capitalize(), "What they did"),
         [
             ("train", str(known.train), "trained"),
-            ("validation", str(known.val), "chose between epochs and between variants"),
-            ("test", str(known.test), f"chose nothing: every {known.metric} in this report is on these"),
+            ("validation", str(known.val), f"chose between epochs and between variants{synthesis.by_whom(report)}"),
+            ("test", str(known.test), synthesis.role_of_test(report)),
         ],
         words=9,
     )

@@ -92,6 +92,12 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def image(png: str, *, alt: str, height: str) -> Markup:
+    """png: base64. height: as the style sheet has it; few pixels are shown as squares."""
+    style = f"height:{height};width:auto;display:block;image-rendering:pixelated"
+    return Markup(element("img", src=f"data:image/png;base64,{png}", alt=alt, style=style).removesuffix("</img>"))
+
+
 def details(summary: str, *children: str) -> Markup:
     return element("details", element("summary", summary), *children)
 

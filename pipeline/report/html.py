@@ -3,11 +3,12 @@
 from importlib import resources
 from string import Template
 
-from . import canvas, details, evidence, layers, parity, plots, running, sections, tradeoff, waterfall, words
+from . import canvas, details, evidence, layers, parity, plots, running, sections, synthesis, tradeoff, waterfall, words
 from .elements import Markup, element, join
 from .rows import main_place
 from .schema import Report
 
+SYNTHESIS = ("synthesis", "Images without data")  # before the data, where images stood in for them
 CONTENTS = (
     ("figures", "Key figures"),
     ("budget", "Budget"),
@@ -30,6 +31,15 @@ CONTENTS = (
 )
 
 
+def contents(report: Report) -> list[tuple[str, str]]:
+    """The sections that this report has, with their titles."""
+    titles = dict(CONTENTS) | {"tradeoff": f"{words.metric(report, title=True)} against latency"}
+    found = list(titles.items())
+    if report.synthesis is not None:
+        found.insert(list(titles).index("data"), SYNTHESIS)
+    return found
+
+
 def html(report: Report) -> str:
     """The whole page; every string of the report is escaped."""
     folder = resources.files(__package__)
@@ -39,7 +49,7 @@ def html(report: Report) -> str:
     return page.substitute(
         title=join(f"{report.chosen.name} for {words.board(report)}"),
         style=(folder / "report.css").read_text(encoding="utf-8"),
-        contents=join(*(element("li", element("a", title, href=f"#{key}")) for key, title in CONTENTS)),
+        contents=join(*(element("li", element("a", title, href=f"#{key}")) for key, title in contents(report))),
         header=_header(report),
         sections=join(*parts),
         data=_safe_json(report),
@@ -63,6 +73,7 @@ def _sections(report: Report) -> list[Markup]:
         parity.section_of(report),
         details.training(report, draw=plots.curve),
         details.stages(report),
+        *([synthesis.section_of(report)] if report.synthesis is not None else []),
         details.data(report),
         details.machine(report),
         details.recipe(report),
@@ -86,10 +97,11 @@ def _header(report: Report) -> Markup:
         element("h1", report.verdict.sentence),
         element("p", element("strong", report.chosen.name), f" was chosen: {report.chosen.why}", class_="why"),
         about,
+        synthesis.banner(report),
     )
 
 
 def _safe_json(report: Report) -> str:
     """The report for a script element, which nothing in it can end: in JSON \\u003c is the same."""
-    text = report.model_dump_json()
+    text = report.as_json()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -2,7 +2,7 @@
 
 import re
 
-from . import running, words
+from . import running, synthesis, words
 from .layers import top_rows
 from .rows import Row, places, rows, warnings
 from .schema import Report, Where
@@ -26,14 +26,22 @@ def markdown(report: Report) -> str:
     parts = [
         f"## {_escape(report.verdict.sentence)}",
         f"`{_code(report.chosen.name)}` was chosen: {_escape(report.chosen.why)}",
+        *_banner(report),
         *_variants(report),
         *_budget(report),
         *_running(report),
         *_layers(report),
+        *_synthesis(report),
         *_warnings(report),
         _footer(report),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _banner(report: Report) -> list[str]:
+    """What a reader must know of a run without data, before any figure."""
+    first, *others = synthesis.sentences(report) or [""]
+    return ["> " + " ".join([f"**{_escape(first)}**", *map(_escape, others)])] if first else []
 
 
 def _variants(report: Report) -> list[str]:
@@ -107,6 +115,16 @@ def _layers(report: Report) -> list[str]:
     return ["### Time by layer", *parts] if parts else []
 
 
+def _synthesis(report: Report) -> list[str]:
+    """The images that stood in for data, by class."""
+    if report.synthesis is None:
+        return []
+    lines = ["| class | images | share | confidence |", "|---|---:|---:|---:|"]
+    lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for _, cells in synthesis.class_rows(report)]
+    told = [_escape(text) for text in synthesis.about(report)]
+    return [f"### {_escape(synthesis.title(report))}", " ".join(told), "\n".join(lines)]
+
+
 def _warnings(report: Report) -> list[str]:
     found = warnings(report)
     return ["### Caveats", "\n".join(f"- {_escape(text)}" for text in found)] if found else []
@@ -115,9 +133,7 @@ def _warnings(report: Report) -> list[str]:
 def _footer(report: Report) -> str:
     facts = [f"`{_code(report.run.command)}`", f"profile {_escape(str(report.profile.get('name', '')))}"]
     if report.data is not None:
-        facts.append(
-            f"{words.metric(report)} on {report.data.test} test {report.data.samples} of {_escape(report.data.source)}"
-        )
+        facts.append(_escape(synthesis.judges(report)))
     facts += [f"seed {report.run.seed}", f"{words.duration(report.run.seconds)}", _escape(report.run.started)]
     return "<sub>" + " · ".join(facts) + ". Every sample is in report.json.</sub>"
 

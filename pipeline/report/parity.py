@@ -4,6 +4,7 @@ from . import words
 from .elements import Markup, details, element, facts, join, section, table
 from .schema import Divergence, Report, Variant
 
+METRIC = 6  # the column that names it
 HEAD = (
     "Variant",
     "ONNX file against torch",
@@ -19,8 +20,9 @@ HEAD = (
 
 def section_of(report: Report) -> Markup:
     """The section of the page."""
+    head = [f"{words.metric(report, title=True)} in torch" if at == METRIC else title for at, title in enumerate(HEAD)]
     body = table(
-        "parity", "Torch, the exported file and the engine, on the same real samples", HEAD,
+        "parity", f"Torch, the exported file and the engine, on the same {words.inputs(report)}", head,
         [_line(variant) for variant in report.variants],
     )  # fmt: skip
     note = (

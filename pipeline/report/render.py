@@ -72,7 +72,7 @@ def json_schema() -> dict[str, Any]:
 
 def _json(report: Report) -> str:
     """Indented, but with one line for each round of samples: there are thousands."""
-    text = report.model_dump_json(indent=1)
+    text = report.as_json(indent=1)
     # a string of JSON holds no line break, so this matches nothing but lists of numbers
     return re.sub(r"\[\n[-+\d.eE,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION = "1.0"
+AGREEMENT = "agreement"  # what judges the answers where nobody knows the truth
 
 Where = Literal["device", "stand-in", "estimated"]
 Interval = tuple[float, float]
@@ -305,6 +306,43 @@ class Verdict(_Part):
     )
 
 
+class SynthesisRestart(_Part):
+    """One attempt at making images."""
+
+    seed: int
+    score: float
+    collapsed: str | None = Field(None, description="what went wrong; None: nothing")
+
+
+class SynthesisStrip(_Part):
+    """Some images of one class, side by side, from the one that the given model is surest of to the least sure."""
+
+    label: int = Field(description="place of the class in the data's classes")
+    png: str | None = Field(description="base64; None: the given model answers this class to no image")
+
+
+class SynthesisFacts(_Part):
+    """The images that stood in for data of the task."""
+
+    source: str = Field(description="as the recipe has it: generated, optimised, noise, images:FOLDER, cached:FOLDER")
+    kind: str = Field(description="what they are, in words that follow a number: images that were made")
+    method: str
+    reason: str = Field(description="why this method, in a sentence")
+    images: int = Field(description="how many there are")
+    seconds: float
+    teacher_confidence: float = Field(description="0 to 1: mean probability that the given model gives its answers")
+    class_counts: list[int] = Field(description="by the given model's answer, in the order of the data's classes")
+    class_confidence: list[float | None] = Field(description="the same; null: no image")
+    balance: float = Field(description="0 to 1: entropy of the mean prediction; 1: every class alike")
+    spread: float = Field(description="0 to 1: how much a pixel differs between images of one class")
+    score: float = Field(description="0 to 1, higher is better: chose between attempts, without data")
+    collapsed: str | None = Field(description="why nothing can be learned from the images; None: nothing was seen")
+    restarts: list[SynthesisRestart] = Field(default_factory=list)
+    evaluated_on: str | None = Field(description="source of the real data that only judge; None: there were none")
+    pool: str | None = Field(None, description="equal for equal images")
+    sheet: list[SynthesisStrip] = Field(default_factory=list, description="of many classes the fullest and emptiest")
+
+
 class Report(_Part):
     """Everything that was measured in one run, the baseline's variant first."""
 
@@ -320,5 +358,12 @@ class Report(_Part):
     sustained: Sustained | None = Field(None, description="only where it was asked for")
     not_measured: dict[str, str] = Field(default_factory=dict, description="figures that no variant has, and why")
     incomplete: str | None = Field(None, description="where the measurement was stopped; None: it is complete")
+    synthesis: SynthesisFacts | None = Field(
+        None, description="only where no data of the task were there to learn from"
+    )
     chosen: Chosen
     verdict: Verdict
+
+    def as_json(self, *, indent: int | None = None) -> str:
+        """The text of report.json; what a run without data adds is not in other runs' reports."""
+        return self.model_dump_json(indent=indent, exclude={"synthesis"} if self.synthesis is None else None)

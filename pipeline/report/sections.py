@@ -52,8 +52,9 @@ def variants(report: Report) -> Markup:
     made = table("made", "What each variant is", head, lines, words=3, marked=marked)
     measured = [_measured(report, where, marked=marked) for where in places(report) or ("device",)]
     note = (
-        "All variants were timed in turn in one run, batch 1, input from real samples, output in host memory. "
-        "Parentheses and ± hold 95 % intervals; that of the change is paired, on the same samples."
+        f"All variants were timed in turn in one run, batch 1, input from {words.inputs(report)}, "
+        "output in host memory. Parentheses and ± hold 95 % intervals; that of the change is paired, on the same "
+        "samples."
     )
     return section("variants", "Variants", made, *measured, element("p", note, class_="note"))
 
@@ -128,7 +129,7 @@ def _accuracy(report: Report, variant: Variant, where: Where, *, is_baseline: bo
             _tile(change, words.NOT_MEASURED, "against the baseline"),
         )
     others = [f"{name.removesuffix(', %')} {words.number(value)}" for name, value in known.also.items()]
-    of = f"of {known.n} test {samples}"
+    of = words.judged_on(report, known.n) if report.synthesis else f"of {known.n} test {samples}"
     itself = _tile(metric, f"{words.number(known.value, 1)} %", of, _between(known.ci95, 1), *others)
     if is_baseline:
         return itself, _tile(change, "none", "the baseline itself was chosen")

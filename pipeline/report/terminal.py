@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import words
+from . import synthesis, words
 from .rows import Row, main_place, rows, warnings
 from .schema import Report, Variant
 
@@ -63,18 +63,20 @@ def _heading(report: Report) -> list[Text]:
     first = Text.assemble((name, "bold"), f" · {words.board(report)}")
     second = Text(words.ground(place, report), style="bold" if place == "device" else "bold yellow")
     if report.data is not None:
-        second.append(
-            f" · {words.metric(report)} on {report.data.test} test {report.data.samples}", style="not bold default"
-        )
+        judged = f"{words.metric(report)} {words.judged_on(report, report.data.test)}"
+        second.append(f" · {judged}", style="not bold default")
     lines = [first, second]
     if place != "device":
         missing = f"On the {words.board(report)} itself: {words.NOT_MEASURED}.{words.way_there(report)}"
         lines.append(Text(missing, style="yellow"))
+    told = synthesis.sentences(report)
+    lines += [Text(text, style="bold yellow" if text is told[0] else "yellow") for text in told]
     return [*lines, Text()]
 
 
 def _notes(report: Report) -> list[Text]:
     notes = [
+        *(Text(text, style="dim") for text in synthesis.about(report)),
         Text("± is half a 95 % interval, on its longer side; ▸ marks what was chosen.", style="dim"),
         Text(),
     ]

@@ -2,7 +2,7 @@
 
 import math
 
-from .schema import Accuracy, Interval, Latency, Limit, Parity, Ratio, Report, Where
+from .schema import AGREEMENT, Accuracy, Interval, Latency, Limit, Parity, Ratio, Report, Where
 
 NOT_MEASURED = "not measured"
 KIB, MIB = 1024, 1024 * 1024
@@ -76,6 +76,27 @@ def metric(report: Report, *, title: bool = False) -> str:
     """What judges the answers: `accuracy`, `mIoU`. title: at the start of a line."""
     name = report.data.metric if report.data else "accuracy"
     return name if not title or name[1:2].isupper() else name[:1].upper() + name[1:]
+
+
+def label(report: Report) -> str:
+    """The same in full: `agreement with the given model on images that were made`."""
+    made = report.synthesis
+    is_agreement = made is not None and made.evaluated_on is None
+    return f"{AGREEMENT} with the given model on {made.kind}" if made and is_agreement else metric(report)
+
+
+def judged_on(report: Report, count: int) -> str:
+    """What follows the metric: `on 449 test images`."""
+    made = report.synthesis
+    if made is None or made.evaluated_on is not None:
+        return f"on {count} test {samples(report)}"
+    return f"with the given model on {count} {made.kind}"
+
+
+def inputs(report: Report) -> str:
+    """What went into the models while they were measured."""
+    made = report.synthesis
+    return "real samples" if made is None or made.evaluated_on is not None else made.kind
 
 
 def samples(report: Report) -> str:

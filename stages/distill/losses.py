@@ -117,21 +117,31 @@ def term_class(name: str) -> type[Term]:
 
 def defaults(name: str) -> dict[str, Any]:
     """The options of a loss with their defaults; inspect.Parameter.empty where one must be given."""
-    parameters = inspect.signature(term_class(name).__init__).parameters
-    return {key: value.default for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+    return options_of(term_class(name))
 
 
 def make(name: str, options: Mapping[str, Any]) -> Term:
     """A loss with its options. RecipeError: it has no such option, or the value is not one it takes."""
-    known = defaults(name)
+    return construct(term_class(name), options, called=f"the loss {name}")
+
+
+def options_of(cls: type[Term]) -> dict[str, Any]:
+    """What a class of losses can be told, with the defaults."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {key: value.default for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+
+
+def construct(cls: type[Term], options: Mapping[str, Any], *, called: str) -> Term:
+    """A loss of this class with its options. called: what errors call it. RecipeError: as `make`."""
+    known = options_of(cls)
     for key in options:
         if key not in known:
             listed = f"; it has {', '.join(known)}" if known else "; it has none"
-            raise RecipeError(f"the loss {name} has no option {key!r}{did_you_mean(key, known)}{listed}")
+            raise RecipeError(f"{called} has no option {key!r}{did_you_mean(key, known)}{listed}")
     missing = [key for key, value in known.items() if value is inspect.Parameter.empty and key not in options]
     if missing:
-        raise RecipeError(f"the loss {name} needs {' and '.join(missing)}")
+        raise RecipeError(f"{called} needs {' and '.join(missing)}")
     try:
-        return term_class(name)(**options)
+        return cls(**options)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"the loss {name}: {error}") from None
+        raise RecipeError(f"{called}: {error}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,8 @@ class Term(nn.Module):
     `@pool`, `@att` ..., or none at all. every_teacher: it looks at all teachers at once; the others are applied to
     each teacher by itself. weighs_samples: with one of several teachers it multiplies by `step.shares()` itself, sample
     by sample; the others are multiplied by the mean. any_classes: whether its teacher may tell other classes apart than
-    the student; None: where it has a place. pairs: the taps that were found, set before `build`.
+    the student; None: where it has a place. of_teacher: its features are the teacher's alone; the first of each pair is
+    empty. pairs: the taps that were found, set before `build`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -138,6 +139,7 @@ class Term(nn.Module):
     every_teacher: ClassVar[bool] = False
     weighs_samples: ClassVar[bool] = False
     any_classes: ClassVar[bool | None] = None
+    of_teacher: ClassVar[bool] = False
 
     pairs: tuple[Pair, ...] = ()
 
@@ -201,7 +203,8 @@ class Objective(nn.Module):
 
     def taps(self) -> tuple[str, ...]:
         """Every tap of the student that a term looks at."""
-        return tuple(dict.fromkeys(mine for part in self.parts for mine, _ in part.term.pairs))
+        looking = (part.term for part in self.parts if not part.term.of_teacher)
+        return tuple(dict.fromkeys(mine for term in looking for mine, _ in term.pairs))
 
     def learned(self) -> list[nn.Parameter]:
         """The terms' own parameters that are trained with the student."""
@@ -275,6 +278,15 @@ class Samples(Protocol):
 
     def probe(self) -> Batch:
         """A few samples to see shapes by, whatever epoch it is."""
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """Samples that change as training goes on, so that a checkpoint holds how far they are."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(kw_only=True)

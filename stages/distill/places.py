@@ -30,7 +30,7 @@ class Spot:
     size: tuple[int, ...] = ()
 
 
-NOWHERE = Spot(())  # what a spot is paired with where there is no teacher
+NOWHERE = Spot(())  # what a spot is paired with where one of the two networks is not looked at
 Spots = Sequence[Spot]
 Join = Callable[[Spots, Spots], Iterable[tuple[Spot, Spot]]]
 
@@ -140,6 +140,14 @@ def _before_spots(found: Outline) -> Spots:
     return spots
 
 
+def _norm_spots(found: Outline) -> Spots:
+    """What batch norms are given: `:in`, since that is what their running statistics are of."""
+    spots = [Spot((_given(tap.name),), _size(tap)) for tap in found if "BatchNorm" in tap.kind and tap.name]
+    if not spots:
+        raise StageError("has no batch norms: name taps")
+    return spots
+
+
 def _attention_spots(count: int) -> Callable[[Outline], Spots]:
     """Queries and keys of each attention, or those and the values."""
 
@@ -191,6 +199,7 @@ PLACES: dict[str, Kind] = {
     "@preact": Kind(_before_spots, _from_the_deep_end, "the same before the last activation"),
     "@map": Kind(_map_spots, _in_order, "the last map before pooling, or the last block"),
     "@pool": Kind(_pool_spots, _in_order, "what the classifier is given"),
+    "@norms": Kind(_norm_spots, _from_the_deep_end, "what batch norms are given"),
     "@hidden": Kind(_block_spots, _uniform, "what transformer blocks say"),
     "@edges": Kind(_edge_spots, _in_order, "what the first two blocks and the last one say"),
     "@embeddings": Kind(_embedding_spots, _in_order, "what the first transformer block is given"),

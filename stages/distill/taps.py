@@ -71,18 +71,24 @@ def outline(module: nn.Module, x: Tensor) -> Outline:
     return tuple(found)
 
 
-def resolve(wanted: str | Sequence[Pair], *, student: Outline, teacher: Outline | None, loss: str) -> tuple[Pair, ...]:
+def resolve(
+    wanted: str | Sequence[Pair], *, student: Outline | None, teacher: Outline | None, loss: str
+) -> tuple[Pair, ...]:
     """Pairs of taps for a place such as `@stages`, or those that are named, checked.
 
     wanted: a place; `@stages#1` is the second pair of it and `@stages#-1` the last; a name that both networks have;
     or pairs. teacher: None for a loss that looks at the student alone; the second of each pair is then empty.
+    student: None for one that looks at the teacher alone; then the first is.
     StageError: there is no such tap or place.
     """
     if isinstance(wanted, str) and wanted.startswith("@"):
         return _place(wanted, student, teacher, loss)
     pairs = ((wanted, wanted),) if isinstance(wanted, str) else tuple((mine, theirs) for mine, theirs in wanted)
+    if student is None:
+        pairs = tuple(("", theirs) for _, theirs in pairs)
     for mine, theirs in pairs:
-        _refuse_unknown(mine, student, "student", loss)
+        if student is not None:
+            _refuse_unknown(mine, student, "student", loss)
         if teacher is not None:
             _refuse_unknown(theirs, teacher, "teacher", loss)
     return pairs
@@ -113,15 +119,18 @@ def heads_at(module: nn.Module, tap: str) -> int | None:
     return None
 
 
-def _place(wanted: str, student: Outline, teacher: Outline | None, loss: str) -> tuple[Pair, ...]:
+def _place(wanted: str, student: Outline | None, teacher: Outline | None, loss: str) -> tuple[Pair, ...]:
     found = CHOICE.fullmatch(wanted)
     place = places.PLACES.get(found["place"]) if found else None
     if found is None or place is None:
         known = did_you_mean(wanted.partition("#")[0], places.PLACES)
         raise StageError(f"the loss {loss}: no place is called {wanted!r}{known}")
-    mine = _spots(place, student, "student", loss, found["place"])
+    mine = _spots(place, student, "student", loss, found["place"]) if student is not None else None
     theirs = _spots(place, teacher, "teacher", loss, found["place"]) if teacher is not None else None
-    joined = place.join(mine, theirs) if theirs is not None else [(spot, places.NOWHERE) for spot in mine]
+    if mine is not None and theirs is not None:
+        joined = place.join(mine, theirs)
+    else:
+        joined = [(spot, places.NOWHERE) for spot in mine or ()] + [(places.NOWHERE, spot) for spot in theirs or ()]
     pairs: list[Pair] = []
     for one, other in _chosen(list(joined), found["which"], wanted, loss):
         pairs += itertools.zip_longest(one.names, other.names, fillvalue="")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch import nn
 from ...targets.errors import StageError
 from .losses import make, term_class
 from .nouns import Batch, Need, Objective, Out, Step, Teacher, Term, Weighted
-from .response import rows
+from .response import refuse_other_classes
 from .settings import Loss
 from .taps import Outline, outline, resolve
 from .watching import answer, still
@@ -39,13 +41,14 @@ def wire(
     teachers: Mapping[str, Teacher],
     probe: Batch,
     seed: int = 0,
+    made_by: Callable[[str, Mapping[str, Any]], Term] = make,
 ) -> Objective:
     """The objective that these losses make for this student and these teachers.
 
-    probe: a few samples on the device that trains. seed: of what the losses create. StageError: a loss
-    needs what is not there, a tap does not exist, shapes cannot be joined.
+    probe: a few samples on the device that trains. seed: of what the losses create. made_by: makes a term of a name and
+    its options. StageError: a loss needs what is not there, a tap does not exist, shapes cannot be joined.
     """
-    parts = [part for name, loss in losses.items() for part in _parts(name, loss, teachers)]
+    parts = [part for name, loss in losses.items() for part in _parts(name, loss, teachers, made_by)]
     outlines: dict[int, Outline] = {}
     for part in parts:
         _refuse_lack(part.name, part.term, teachers, probe)
@@ -54,21 +57,26 @@ def wire(
     _tap_teachers(parts, teachers)
     step = _look(learner, teachers, objective.taps(), probe)
     for part in objective.parts:
-        _refuse_other_classes(part, step)
+        with _told_of(part):
+            _refuse_other_classes(part, step)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for part in objective.parts:
-            _build(part, step)
+            with _told_of(part):
+                part.term.build(_seen_by(part, step))
     return objective.to(probe.x.device)
 
 
-def _parts(name: str, loss: Loss, teachers: Mapping[str, Teacher]) -> list[Weighted]:
+def _parts(
+    name: str, loss: Loss, teachers: Mapping[str, Teacher], made_by: Callable[[str, Mapping[str, Any]], Term]
+) -> list[Weighted]:
     """One term; or one for each teacher, where there are several and the term looks at one at a time."""
-    one = Weighted(name=name, term=make(name, loss.options), weight=loss.weight, ramp=loss.ramp)
+    one = Weighted(name=name, term=made_by(name, loss.options), weight=loss.weight, ramp=loss.ramp)
     if len(teachers) < 2 or one.term.every_teacher or "teacher" not in one.term.needs:
         return [one]
     return [
-        replace(one, name=f"{name}@{teacher}", term=make(name, loss.options), teacher=teacher) for teacher in teachers
+        replace(one, name=f"{name}@{teacher}", term=made_by(name, loss.options), teacher=teacher)
+        for teacher in teachers
     ]
 
 
@@ -90,19 +98,19 @@ def _refuse_other_classes(part: Weighted, step: Step) -> None:
     any_classes = term.place is not None if term.any_classes is None else term.any_classes
     if any_classes or not term.needs & {"teacher", "teachers"}:
         return
-    mine = rows(step.student.logits).shape[-1]
-    for name, said in (step if part.teacher is None else step.only(part.teacher)).teachers.items():
-        theirs = rows(said.logits).shape[-1]
-        if theirs != mine:
-            raise StageError(
-                f"the loss {part.name}: the teacher {name} tells {theirs} classes apart and the student {mine}. Give a "
-                "teacher of the same classes, or losses that do not compare class by class: uld, or any on features"
-            )
+    for name, said in _seen_by(part, step).teachers.items():
+        refuse_other_classes(step.student.logits, said.logits, name=name)
 
 
-def _build(part: Weighted, step: Step) -> None:
+def _seen_by(part: Weighted, step: Step) -> Step:
+    return step if part.teacher is None else step.only(part.teacher)
+
+
+@contextmanager
+def _told_of(part: Weighted) -> Iterator[None]:
+    """An error in the block names the loss."""
     try:
-        part.term.build(step if part.teacher is None else step.only(part.teacher))
+        yield
     except StageError as error:
         said = str(error)
         raise StageError(said if said.startswith("the loss ") else f"the loss {part.name}: {said}") from None
@@ -126,12 +134,13 @@ def _find_taps(
         if teacher.module is None:
             raise StageError(f"the loss {part.name} looks into its teacher, and this one tells only its answers")
     x = probe.x if probe.teacher_x is None else probe.teacher_x
-    for module, given in ((learner, probe.x), (None if teacher is None else teacher.module, x)):
+    looked = None if part.term.of_teacher else learner
+    for module, given in ((looked, probe.x), (None if teacher is None else teacher.module, x)):
         if module is not None and id(module) not in outlines:
             outlines[id(module)] = outline(module, given)
     part.term.pairs = resolve(
         wanted,
-        student=outlines[id(learner)],
+        student=None if looked is None else outlines[id(looked)],
         teacher=None if teacher is None else outlines[id(teacher.module)],
         loss=part.name,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +18,7 @@ from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
 from ..teaching import teach
-from .prepare import prepare, rounded_layers, roundings
+from .prepare import NORMS, prepare, rounded_layers, roundings
 from .scheme import Scheme
 
 CALIBRATION_BATCH = 64
@@ -44,15 +46,18 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        trained, figures = teach(
-            module,
-            settings,
-            context,
-            teacher=artifact.module,
-            known={"model": artifact.original.module, "float": artifact.module},
-            full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
-            before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs),
-        )
+        is_real = data.synthetic is None
+        with nullcontext() if is_real else resting_norms(module):
+            trained, figures = teach(
+                module,
+                settings,
+                context,
+                teacher=artifact.module,
+                known={"model": artifact.original.module, "float": artifact.module},
+                full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
+                before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs, norms_learn=is_real),
+                images=data.train,  # those that there are: a generator would have to learn the grid's errors
+            )
         switch_(module, epoch=settings.epochs, epochs=settings.epochs)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
@@ -93,12 +98,31 @@ def calibrate_(module: nn.Module, batches: list[Tensor]) -> None:
     set_rounding_(module, True)
 
 
-def switch_(module: nn.Module, *, epoch: int, epochs: int) -> None:
-    """What is still learned in this epoch besides the weights: batch norm early, ranges in the first half."""
-    frozen = epochs <= SHORT or epoch >= max(1, round(epochs * NORM_LEARNS_SHARE))
+def switch_(module: nn.Module, *, epoch: int, epochs: int, norms_learn: bool = True) -> None:
+    """What is still learned in this epoch besides the weights: batch norm early, ranges in the first half.
+
+    norms_learn: False where images were made from the network: their statistics are not those of data.
+    """
+    frozen = not norms_learn or epochs <= SHORT or epoch >= max(1, round(epochs * NORM_LEARNS_SHARE))
     for layer in rounded_layers(module).values():
         layer.norm_frozen = frozen
     set_observing_(module, epoch < epochs * RANGES_LEARN_SHARE)
+
+
+@contextmanager
+def resting_norms(module: nn.Module) -> Iterator[None]:
+    """While the block runs, batch norms that are not folded answer by what they kept and keep nothing, even in train
+    mode: made images must not move statistics of data (GDFQ, arXiv:2003.03603, freezes them too)."""
+
+    def rest(norm: nn.Module, _given: object) -> None:
+        norm.eval()
+
+    handles = [part.register_forward_pre_hook(rest) for part in module.modules() if isinstance(part, NORMS)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def set_observing_(module: nn.Module, observing: bool) -> None:

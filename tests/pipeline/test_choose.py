@@ -182,3 +182,16 @@ def test_the_exit_code_says_whether_a_script_may_go_on(report: dict[str, Any], c
     if report.get("budget") is False:
         found.budget = {}
     assert exit_code(found) == code
+
+
+def test_without_data_the_verdict_says_what_the_accuracy_limits_were_judged_by() -> None:
+    before, after = variant("baseline", 1.0), variant("int8", 0.3, accuracy=89.5)
+    label = "agreement with the given model on images that were made"
+    limits = judge(after, Budget(accuracy_drop=1.0, size_mb=2), LOCAL)
+    said = conclude(after, before, limits, LOCAL, agreement=label)
+    assert f"{label} 89.50 % (n = 1000), 0.50 points below the baseline" in said.sentence
+    assert f"accuracy_drop was judged by {label}: accuracy cannot be known without data." in said.sentence
+    assert said.met
+    free = conclude(after, before, judge(after, Budget(size_mb=2), LOCAL), LOCAL, agreement=label)
+    assert "judged by" not in free.sentence
+    assert label not in conclude(after, before, limits, LOCAL).sentence

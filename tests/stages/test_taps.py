@@ -270,7 +270,7 @@ def test_wrappers_do_not_change_the_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [place for place in PLACES if place not in ("@hidden", "@att", "@qkv", "@embeddings", "@edges")]
+    "place", [place for place in PLACES if place not in ("@hidden", "@att", "@qkv", "@embeddings", "@edges", "@norms")]
 )
 def test_a_loss_without_a_teacher_gets_taps_of_the_student_alone(place: str) -> None:
     found = pairs(Staged(), None, place)

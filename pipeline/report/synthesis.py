@@ -1,0 +1,177 @@
+"""What is said of a run without data: at the top what was measured on what, and further down the images."""
+
+from . import words
+from .elements import Markup, element, facts, image, join, section, table
+from .schema import Report, SynthesisFacts, SynthesisRestart
+
+STRIP = "3rem"  # height of the small images on the page
+
+
+def title(report: Report) -> str:
+    """Of the section."""
+    kind = report.synthesis.kind if report.synthesis else "images"
+    return kind[:1].upper() + kind[1:]
+
+
+def sentences(report: Report) -> list[str]:
+    """For the top of every rendering; the first is the one that must not be missed. None of a run with data."""
+    made = report.synthesis
+    if made is None:
+        return []
+    said = [f"No data of the task were used: the {made.images} images that the stages worked on {_origin(made)}."]
+    if made.evaluated_on is None:
+        count = f"{report.data.test} of them" if report.data else "them"
+        said += [
+            f"What is reported in place of accuracy is {words.label(report)}: "
+            f"how many of {count} get the answer that it gives. The given model itself has 100 % by definition.",
+            "How accurate it or any variant is on real data cannot be known without some: name them with --eval-data. "
+            "Latency, memory and size are measured as ever.",
+        ]
+    else:
+        count = f"{report.data.test} test {report.data.samples}" if report.data else "test images"
+        said.append(
+            f"{words.metric(report, title=True)} was measured on {count} of {made.evaluated_on}, which chose nothing: "
+            f"epochs and variants were chosen by agreement with the given model on {made.kind}."
+        )
+    return [*said, *([f"Nothing good can be expected of these images: {made.collapsed}."] if made.collapsed else [])]
+
+
+def banner(report: Report) -> Markup:
+    """The same for the page; nothing for a run with data."""
+    told = sentences(report)
+    if not told:
+        return Markup("")
+    link = element("a", "See the images.", href="#synthesis")
+    first = element("strong", told[0])
+    return element("p", first, " ", " ".join(told[1:]), " ", link, class_="stand-in", style="margin-top:1.4rem")
+
+
+def about(report: Report) -> list[str]:
+    """The images in two sentences, for renderings that show none."""
+    made = report.synthesis
+    if made is None:
+        return []
+    return [
+        f"{made.images} {made.kind}, by {made.method}, in {words.duration(made.seconds)}: the given model is "
+        f"{_percent(made.teacher_confidence)} sure of them, class balance {words.number(made.balance, 2)}, "
+        f"data-free score {words.number(made.score, 2)}{_chosen(made)}.",
+        "The contact sheet is in report.html.",
+    ]
+
+
+def class_rows(report: Report) -> list[tuple[str | None, tuple[str, str, str, str]]]:
+    """Of each class on the sheet: the small images, and its name, how many, their share, the confidence."""
+    made = report.synthesis
+    if made is None:
+        return []
+    names = report.data.classes if report.data else []
+    rows: list[tuple[str | None, tuple[str, str, str, str]]] = []
+    for strip in made.sheet:
+        count, sure = made.class_counts[strip.label], made.class_confidence[strip.label]
+        name = names[strip.label] if strip.label < len(names) else str(strip.label)
+        share = _percent(count / max(1, sum(made.class_counts)))
+        rows.append((strip.png, (name, str(count), share, "no image" if sure is None else _percent(sure))))
+    return rows
+
+
+def judges(report: Report) -> str:
+    """What the figure is of: `accuracy on 449 test images of builtin:digits`."""
+    if report.data is None:
+        return ""
+    made, figure = report.synthesis, f"{words.metric(report)} {words.judged_on(report, report.data.test)}"
+    if made is None:
+        return f"{figure} of {report.data.source}"
+    return figure if made.evaluated_on is None else f"{figure} of {made.evaluated_on}"
+
+
+def caption(report: Report) -> str:
+    """Over the table of the splits."""
+    known = report.data
+    assert known is not None, "there are splits"
+    origin = known.source if report.synthesis is None else f"data.source {known.source}, which is no data of the task"
+    return f"{known.samples.capitalize()} of {origin}"
+
+
+def by_whom(report: Report) -> str:
+    """What the validation samples choose by, where it is not the truth."""
+    return f", by agreement with the given model on {report.synthesis.kind}" if report.synthesis else ""
+
+
+def role_of_test(report: Report) -> str:
+    """What the test samples did."""
+    made, role = report.synthesis, f"every {words.metric(report)} in this report is on these"
+    if made is None:
+        return f"chose nothing: {role}"
+    if made.evaluated_on is None:
+        return f"the validation images once more: {role}"
+    return f"real ones, of {made.evaluated_on}, chose nothing: {role}"
+
+
+def section_of(report: Report) -> Markup:
+    """The section of the page: how the images came about, the contact sheet, and the attempts."""
+    made = report.synthesis
+    assert made is not None, "only a run without data has this section"
+    parts = [facts(_facts(made)), _sheet(report, made)]
+    if len(made.restarts) > 1:
+        parts.append(_restarts(made))
+    note = (
+        "The score is the geometric mean of what an answer of the given model tells about an image (1: every answer "
+        "sure, all classes alike) and of how much images of a class differ. It needs no data, so that choosing by it "
+        "uses up no test samples."
+    )
+    return section("synthesis", title(report), *parts, element("p", note, class_="note"))
+
+
+def _origin(made: SynthesisFacts) -> str:
+    if not made.kind.endswith("made"):
+        return f"are those of {made.source}"
+    return "are noise" if made.method == "noise" else f"were made from the given model ({made.method})"
+
+
+def _facts(made: SynthesisFacts) -> dict[str, object]:
+    found: dict[str, object] = {
+        "method": f"{made.method}: {made.reason}",
+        "images": f"{made.images}, in {words.duration(made.seconds)}",
+        "confidence of the given model": f"{_percent(made.teacher_confidence)} on average",
+        "class balance": f"{words.number(made.balance, 2)} (1: all classes alike, 0: one class)",
+        "spread within a class": f"{_percent(made.spread)} of a pixel's range",
+        "data-free score": f"{words.number(made.score, 2)} of 1",
+    }
+    return found | {"collapsed": made.collapsed} if made.collapsed else found
+
+
+def _sheet(report: Report, made: SynthesisFacts) -> Markup:
+    lines = []
+    for png, (name, count, share, sure) in class_rows(report):
+        alt = f"Images that the given model takes for {name}, the surest first"
+        shown: str = image(png, alt=alt, height=STRIP) if png else "none"
+        lines.append((name, shown, count, share, sure))
+    head = ("Class", "From the surest to the least sure", "Images", "Share", "Confidence")
+    body = table("sheet", "Contact sheet, by the class that the given model sees", head, lines, words=2)
+    left_out = len(made.class_counts) - len(made.sheet)
+    if not made.sheet or not left_out:
+        return body
+    note = f"Shown are the classes with most and with fewest images; {left_out} between them are not."
+    return join(body, element("p", note, class_="note"))
+
+
+def _restarts(made: SynthesisFacts) -> Markup:
+    best = max(range(len(made.restarts)), key=lambda at: _rank(made.restarts[at]))
+    lines = [
+        (str(one.seed), words.number(one.score, 3), one.collapsed or "no", "kept" if at == best else "")
+        for at, one in enumerate(made.restarts)
+    ]
+    head = ("Seed", "Score", "Collapsed", "")
+    return table("attempts", "Attempts, chosen by the data-free score", head, lines, words=len(head), marked=best)
+
+
+def _rank(one: SynthesisRestart) -> tuple[bool, float]:
+    return one.collapsed is None, one.score
+
+
+def _chosen(made: SynthesisFacts) -> str:
+    return f", the best of {len(made.restarts)} attempts" if len(made.restarts) > 1 else ""
+
+
+def _percent(share: float) -> str:
+    return f"{words.number(100 * share, 1)} %"

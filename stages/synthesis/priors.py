@@ -1,0 +1,89 @@
+"""The table of what made images are held to: which name means which class. No torch here until one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ...targets.errors import RecipeError, StageError, did_you_mean
+from ..distill.losses import construct, options_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..distill.nouns import Batch, Objective, Teacher
+    from ..distill.settings import Loss
+    from .terms import Prior
+
+PRIORS: dict[str, str] = {
+    "onehot": "terms:OneHot",
+    "balance": "terms:Balance",
+    "activation": "terms:Activation",
+    "disagreement": "terms:Disagreement",
+    "bnstats": "statistics:BatchNormStatistics",
+    "tv": "pictures:TotalVariation",
+    "norm": "pictures:Norm",
+    "contrast": "contrast:Contrast",
+}  # file:class, files being modules of this folder
+NORMS = "@norms"
+
+
+def prior_class(name: str) -> type[Prior]:
+    """The class behind a name. RecipeError: there is none."""
+    if name not in PRIORS:
+        raise RecipeError(f"no prior of made images is called {name!r}{did_you_mean(name, PRIORS)}")
+    file, _, cls = PRIORS[name].partition(":")
+    found: type[Prior] = getattr(import_module(f".{file}", __package__), cls)
+    return found
+
+
+def prior_defaults(name: str) -> dict[str, Any]:
+    """The options of a prior with their defaults."""
+    return options_of(prior_class(name))
+
+
+def make_prior(name: str, options: Mapping[str, Any]) -> Prior:
+    """A prior with its options. RecipeError: it has no such option, or the value is not one it takes."""
+    made = construct(prior_class(name), options, called=f"the prior {name}")
+    from .terms import Prior
+
+    assert isinstance(made, Prior), "the table names priors"
+    return made
+
+
+def wire_priors(
+    priors: Mapping[str, Loss],
+    *,
+    learner: nn.Module,
+    teachers: Mapping[str, Teacher],
+    probe: Batch,
+    seed: int = 0,
+) -> Objective:
+    """What a generator plays: these priors, wired to the student and the teachers as losses are.
+
+    teachers: such as let gradients through, and not those that the student learns from, since each has taps of its own.
+    probe: a few made images. StageError: a prior needs what these networks do not have.
+    """
+    from ..distill.wiring import wire
+
+    for name, loss in priors.items():
+        if prior_class(name).place == NORMS and loss.taps is None and not all(map(_has_norms, teachers.values())):
+            raise StageError(
+                f"{name} looks at the teacher's batch norms, and it has none. Take the method dafl or dfad: "
+                "they need none"
+            )
+    return wire(priors, learner=learner, teachers=teachers, probe=probe, seed=seed, made_by=make_prior)
+
+
+def remember(objective: Objective) -> None:
+    """Tell every prior that the batch which it saw last is kept."""
+    from .terms import Prior
+
+    for part in objective.parts:
+        if isinstance(part.term, Prior):
+            part.term.remember()
+
+
+def _has_norms(teacher: Teacher) -> bool:
+    return teacher.module is not None and any("BatchNorm" in type(one).__name__ for one in teacher.module.modules())

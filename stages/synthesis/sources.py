@@ -1,0 +1,198 @@
+"""Samples that are made while a student learns from them: drawn anew for each turn, or kept in a pool that grows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...targets.errors import RecipeError, StageError
+from ..crew import Crew
+from ..distill.nouns import Batch, Player
+from ..distill.samples import PROBE, Loaded, Second
+from ..distill.watching import still
+from ..splits import InMemory, Split
+from .generators import Generator
+from .makers import Maker
+from .order import Order, mixed
+from .pool import Pool
+from .score import Score, examine
+
+LOOK = 256  # images that a generator's state is judged by at the end of an epoch
+BAD_LOOKS = 2  # one after the other: a single one may be a passing state of a game between two
+SPENT = 0.02  # share of the images that student and teacher answer differently: below it they teach nothing new
+TURNS = 1_000_003  # more than an epoch has: none varies its images as another does
+
+
+class Generated:
+    """Images that a generator makes for each turn and that nobody keeps.
+
+    The generator's own turn sees them with the gradient that leads to it. A student sees them as they are: the
+    generator then plays without gradient and in train mode, so that its batch norms work on the batch as in its own
+    turn, as the authors of DAFL, DFAD and ZSKT have it.
+    """
+
+    def __init__(
+        self, generator: Generator, order: Order, *, teacher: nn.Module, crew: Crew, note: Callable[[str], None]
+    ) -> None:
+        """order: its batch is that of all processes together. note: told when the generator had to begin anew."""
+        self.generator, self.order, self.crew, self.restarts = generator, order, crew, 0
+        self._teacher, self._note, self._bad = teacher, note, 0
+        self._player: Player | None = None
+        self._batch: Batch | None = None
+        self._shown: set[str] = set()
+
+    def played_by(self, player: Player) -> None:
+        """Whose turn it is when images get a gradient, and whose optimiser forgets when the generator begins anew."""
+        self._player = player
+
+    def begin(self, epoch: int) -> int:
+        if epoch:
+            self._begin_anew_if_collapsed(epoch)
+        self._dice = torch.Generator().manual_seed(mixed(self.order.seed, epoch, self.crew.rank))
+        self._turn, self._batch = epoch * TURNS, None
+        return self.order.settings.rounds
+
+    def next(self, player: Player) -> Batch:
+        if player is self._player:
+            batch = self._made()
+            self._batch = Batch(x=batch.x.detach()) if self.reuses else None
+            return batch
+        if self._batch is None or (player.name in self._shown and not self.reuses):
+            with torch.no_grad():
+                self._batch = Batch(x=self._made().x)
+            self._shown.clear()
+        self._shown.add(player.name)
+        return self._batch
+
+    def probe(self) -> Batch:
+        drawn = self.order.drawn(torch.Generator().manual_seed(self.order.seed), count=PROBE)
+        with still(self.generator):
+            return Batch(x=self.order.input(drawn.by(self.generator), turn=0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator itself is saved by its player; every epoch has random numbers of its own."""
+        return {"restarts": self.restarts, "bad": self._bad}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.restarts, self._bad = int(state["restarts"]), int(state["bad"])
+
+    def score(self) -> Score:
+        """What the teacher, and the student, answer to images that the generator makes now."""
+        dice = torch.Generator().manual_seed(self.order.seed)
+        with torch.random.fork_rng(), torch.no_grad():
+            images = self.order.drawn(dice, count=LOOK).by(self.generator.train())
+        student = None if self._player is None else self._player.learner
+        return examine(images, self._teacher, self.order.preprocessing, student)
+
+    @property
+    def reuses(self) -> bool:
+        """Whether a student takes all its steps of a round on the images of the generator's turn."""
+        asked = self.order.settings.reuse
+        return self.order.method.reuse if asked is None else asked
+
+    def _made(self) -> Batch:
+        self._turn += 1
+        drawn = self.order.drawn(self._dice, count=len(self.crew.part(torch.arange(self.order.batch))))
+        images = drawn.by(self.generator.train())
+        return Batch(x=self.order.input(images, turn=self._turn), y=drawn.wanted)
+
+    def _begin_anew_if_collapsed(self, epoch: int) -> None:
+        score = self.score()
+        # Images of one class may still be where student and teacher differ: then they teach.
+        is_spent = score.collapsed is not None and (score.disagreement or 0.0) < SPENT
+        collapsed = self.crew.told(score.collapsed if is_spent else None)
+        self._bad = self._bad + 1 if collapsed else 0
+        if self._bad < BAD_LOOKS or self._player is None:
+            return
+        self.restarts, self._bad = self.restarts + 1, 0
+        self.generator.load_state_dict(self.order.generator(self._teacher, number=epoch).state_dict())
+        self._player.optimizer.state.clear()
+        self._note(f"the generator of images collapsed and began anew in epoch {epoch + 1}: {collapsed}")
+
+
+class Pooled(Loaded):
+    """Images of a pool that grows: before every epoch a batch is made against the student as it then is, and joins.
+
+    The images that were made before there was a student count as well. In each round the student has a batch of them by
+    lot, varied as those of data would be. The newest images have no part in the epoch's choice: validation images were
+    made from the teacher alone.
+    """
+
+    def __init__(
+        self,
+        base: Split,
+        maker: Maker,
+        pool: Pool,
+        *,
+        order: Order,
+        teacher: nn.Module,
+        batch_size: int,
+        crew: Crew,
+        second: Second | None = None,
+    ) -> None:
+        """base: images that were made from the teacher alone. pool: for those that are made now; what an earlier run
+        left there is forgotten, unless a checkpoint tells how far that run was."""
+        super().__init__(
+            base,
+            order.preprocessing,
+            batch_size=batch_size,
+            seed=order.seed,
+            crew=crew,
+            augmentation=order.augmentation,
+            second=second,
+        )
+        self.maker, self.pool, self.order = maker, pool, order
+        self.seconds = 0.0  # of making images
+        self._base, self._teacher, self._is_resumed = base, teacher, False
+
+    def begin(self, epoch: int) -> int:
+        if not self._is_resumed:
+            self._is_resumed = True
+            self.pool.forget()
+        started = time.perf_counter()
+        while self.maker.made < self.order.method.warm_up:
+            self.maker.make(epoch=float(epoch))
+        images = self.maker.make(epoch=float(epoch))
+        self.seconds += time.perf_counter() - started
+        self.pool.add(images, self._told(images), note={"epoch": epoch + 1})
+        whole = torch.cat([self._base.read(torch.arange(len(self._base))), self.pool.images()])
+        self.split = Split(InMemory(whole), torch.zeros(len(whole), dtype=torch.int64), is_labelled=False)
+        return super().begin(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The maker, and which images there are: they themselves lie in the pool."""
+        return {"maker": self.maker.state_dict(), "pool": self.pool.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; images that were made later are forgotten. StageError: some are not there any more."""
+        try:
+            self.pool.load_state_dict(state["pool"])
+        except RecipeError as error:
+            raise StageError(f"this training cannot go on: {error}") from None
+        self.maker.load_state_dict(state["maker"])
+        self._is_resumed = True
+
+    def _open(self, epoch: int) -> tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]:
+        rounds, count = self.order.settings.rounds, len(self.split)
+        dice = torch.Generator().manual_seed(mixed(self.seed, epoch))
+        turns = math.ceil(rounds * self.batch_size / count)
+        shuffled = torch.cat([torch.randperm(count, generator=dice) for _ in range(turns)])
+        batches = shuffled[: rounds * self.batch_size].view(rounds, self.batch_size)
+        return rounds, (self.split.__getitems__(self.crew.part(places).tolist()) for places in batches)
+
+    def _prepared(self, images: Tensor, labels: Tensor, index: Tensor, *, epoch: int) -> Batch:
+        """Without the places: they change as the pool grows."""
+        return replace(super()._prepared(images, labels, index, epoch=epoch), index=None)
+
+    @torch.no_grad()
+    def _told(self, images: Tensor) -> Tensor:
+        x = self.order.preprocessing.normalize(images.to(self.order.device))
+        answers: Tensor = self._teacher(x)
+        return answers.argmax(dim=1)

@@ -1,0 +1,66 @@
+"""How much there is to compute before images are made, and while a student learns from them: an estimate to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .generators import macs, width_for
+from .methods import Method
+from .settings import Synthesis
+
+# Passes for which a network counts: forwards and back to its input; the weights' gradients are a third as much again.
+THROUGH, LEARNING = 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Multiply-accumulates. pool: of making the images before the first stage. epoch: of a student's epoch."""
+
+    pool: int
+    epoch: int
+
+
+def work_of(
+    method: Method,
+    settings: Synthesis,
+    *,
+    shape: tuple[int, int, int],
+    teacher_macs: int,
+    student_macs: int,
+    batch_size: int,
+) -> Work:
+    """What this method computes. *_macs: of one image forwards. batch_size: of the student, where there is a pool."""
+    first = method.first
+    starts = settings.restarts if first.play in ("turns", "pool") else 1
+    batches = first.warm_up * starts + -(-settings.images // (settings.batch or first.batch))
+    pool = batches * _batch(first, settings, shape=shape, seen_macs=teacher_macs, teacher_macs=teacher_macs)
+    seen = teacher_macs + LEARNING * student_macs
+    if not method.grows:
+        return Work(pool=pool, epoch=int(0.8 * settings.images) * seen)
+    made = _batch(method, settings, shape=shape, seen_macs=teacher_macs + student_macs, teacher_macs=teacher_macs)
+    if method.play != "turns":
+        return Work(pool=pool, epoch=made + settings.rounds * batch_size * seen)
+    batch = settings.batch or method.batch
+    reuse = method.reuse if settings.reuse is None else settings.reuse
+    drawn = 0 if reuse else _generator_macs(settings, method, shape=shape, teacher_macs=teacher_macs)
+    looked = teacher_macs if not reuse else teacher_macs // method.learns
+    turn = batch * method.learns * (drawn + looked + LEARNING * student_macs)
+    return Work(pool=pool, epoch=settings.rounds * (made + turn))
+
+
+def _batch(
+    method: Method, settings: Synthesis, *, shape: tuple[int, int, int], seen_macs: int, teacher_macs: int
+) -> int:
+    """Of one batch: its steps, each through whoever sees it."""
+    if method.play == "noise":
+        return 0
+    made = 0
+    if method.play != "pixels":
+        made = LEARNING * _generator_macs(settings, method, shape=shape, teacher_macs=teacher_macs)
+    steps, batch = settings.steps or method.steps, settings.batch or method.batch
+    return steps * batch * (made + THROUGH * seen_macs)
+
+
+def _generator_macs(settings: Synthesis, method: Method, *, shape: tuple[int, int, int], teacher_macs: int) -> int:
+    width = settings.width or width_for(teacher_macs, shape)
+    return macs(shape, width=width, latent=settings.latent or method.latent)

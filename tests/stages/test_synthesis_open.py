@@ -1,0 +1,343 @@
+"""Data that are none: what must be known, what is made, what judges, and what is left after a kill."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from without_data import FINGERPRINT, SHAPE, hurry, net, normalized, opened, settings, stripes
+
+from edgepress.stages.settings import DataSettings
+from edgepress.stages.synthesis import starts
+from edgepress.stages.synthesis.filling import Filling
+from edgepress.stages.synthesis.methods import METHODS, asked_of, choose
+from edgepress.stages.synthesis.pool import Pool
+from edgepress.stages.synthesis.score import Score
+from edgepress.stages.synthesis.settings import Synthesis, kind_of
+from edgepress.stages.synthesis.work import work_of
+from edgepress.targets.errors import RecipeError
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+def real_data(folder: Path, *, classes: int = 2) -> str:
+    """Real stripes that judge: a data function in a file."""
+    images, labels = stripes(24, seed=3)
+    np.savez(folder / "real.npz", images=(images * 255).byte().numpy(), labels=(labels % classes).numpy())
+    file = folder / "real.py"
+    file.write_text(
+        "import numpy as np\n\n"
+        "def load():\n"
+        f"    found = np.load({str(folder / 'real.npz')!r})\n"
+        f"    return {{'test': (found['images'], found['labels']), 'classes': {[str(n) for n in range(classes)]!r}}}\n"
+    )
+    return f"{file}:load"
+
+
+def test_training_images_have_no_labels_and_those_that_judge_have_the_teachers_answers(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    data = opened(settings(), known, tmp_path)
+    assert data.train is not None
+    assert data.synthetic is not None
+    assert not data.train.is_labelled
+    assert (len(data.train), len(data.val)) == (51, 13)
+    assert data.test is data.val
+    assert not data.synthetic.is_judged_on_real
+    images, labels, _ = data.val.__getitems__(list(range(len(data.val))))
+    with torch.no_grad():
+        assert torch.equal(known(data.preprocessing.normalize(images)).argmax(dim=1), labels)
+    assert data.classes == ("0", "1")
+    assert any("not known" in note for note in data.notes)
+
+
+def test_the_same_images_are_made_again_and_found_again(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    first, second = (opened(settings(), known, tmp_path / folder) for folder in ("one", "other"))
+    assert first.fingerprint == second.fingerprint
+    other = opened(settings(), known, tmp_path / "one", seed=1)
+    assert other.fingerprint != first.fingerprint
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("shard-*")}
+    assert opened(settings(), known, tmp_path / "one").fingerprint == first.fingerprint
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("shard-*")} == files
+
+
+class _Killed:
+    """Ends the run when so many images are there."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def update(self, share: float, text: str) -> None:
+        if text.startswith(f"{self.images} of 64"):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["dafl", "fastdfkd", "nayer", "cmi", "zeroq", "noise"])
+def test_a_pool_whose_making_was_killed_ends_as_one_that_was_not(method: str, tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    wanted = settings(method=method, steps=2)
+    whole = opened(wanted, known, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        opened(wanted, known, tmp_path / "killed", progress=_Killed(32))
+    made = sum(1 for _ in (tmp_path / "killed").rglob("shard-*"))
+    assert made == 2
+    assert opened(wanted, known, tmp_path / "killed").fingerprint == whole.fingerprint
+
+
+def test_images_that_no_state_knows_of_are_made_again(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    whole = opened(settings(), known, tmp_path)
+    (state,) = tmp_path.rglob("maker.safetensors")
+    state.write_bytes(b"half")
+    assert opened(settings(), known, tmp_path).fingerprint == whole.fingerprint
+
+
+def test_a_damaged_shard_is_named_and_made_again(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    opened(settings(), known, tmp_path)
+    shard = sorted(tmp_path.rglob("shard-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(RecipeError, match=shard.name):
+        opened(settings(), known, tmp_path)
+    data = opened(settings(), known, tmp_path)
+    assert data.train is not None
+    assert len(data.train) + len(data.val) == 64
+
+
+def test_a_pool_takes_no_more_than_its_room(tmp_path: Path) -> None:
+    wanted = settings(images=20_000, pool_mb=1, batch=8_000, method="noise")
+    data = opened(wanted, net(seed=0, norms=True), tmp_path)
+    assert data.train is not None
+    assert len(data.train) + len(data.val) == 10**6 // 64
+
+
+def test_real_data_judge_and_nothing_else(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": real_data(tmp_path)})
+    data = opened(wanted, net(seed=0, norms=True), tmp_path)
+    assert data.synthetic is not None
+    assert data.synthetic.is_judged_on_real
+    assert len(data.test) == 24
+    assert torch.equal(data.test.labels(), stripes(24, seed=3)[1])
+    assert data.val.pixels is not data.test.pixels
+    assert any("nothing else was done" in note for note in data.notes)
+
+
+def test_real_data_of_other_classes_are_refused(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": real_data(tmp_path, classes=3)})
+    with pytest.raises(RecipeError, match="3 classes and the model tells 2"):
+        opened(wanted, net(seed=0, norms=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"mean": None}, "data.mean"),
+        ({"std": None}, "data.std"),
+        ({"shape": None}, "data.shape"),
+        ({"mean": (0.1, 0.2)}, "data.mean has 2 values"),
+        ({"std": (0.0,)}, "must be above 0"),
+        ({"shape": (1, 4, 4)}, "fewer than 8 pixels"),
+        ({"shape": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.3,) * 3}, "cannot take images of 3x8x8"),
+    ],
+)
+def test_what_only_the_user_knows_is_asked_for(changes: dict[str, Any], match: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=match):
+        opened(settings().model_copy(update=changes), net(seed=0, norms=True), tmp_path)
+
+
+def test_the_shape_may_be_told_by_the_size_and_the_channels_of_the_mean(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"shape": None, "size": 8})
+    assert opened(wanted, net(seed=0, norms=True), tmp_path).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), nn.Conv2d(1, 2, 1)],
+    ids=["one number", "a map of classes"],
+)
+def test_a_network_that_tells_no_classes_of_images_apart_is_refused(module: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="images are made from classifiers"):
+        opened(settings(), module, tmp_path)
+
+
+def test_the_teacher_stays_as_it_is(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True).train()
+    before = copy.deepcopy(known.state_dict())
+    opened(settings(), known, tmp_path)
+    assert known.training
+    assert all(one.requires_grad for one in known.parameters())
+    for name, value in known.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_pool_of_another_network_is_refused(tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "pool", shape=SHAPE, teacher="f" * 16)
+    images, labels = stripes(8, seed=0)
+    pool.add(images, labels)
+    with pytest.raises(RecipeError, match="another network"):
+        opened(settings(f"cached:{tmp_path / 'pool'}"), net(seed=0, norms=True), tmp_path)
+
+
+def test_a_pool_of_other_shape_is_refused(tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "pool", shape=(3, 8, 8), teacher=FINGERPRINT)
+    pool.add(torch.rand(8, 3, 8, 8), torch.zeros(8))
+    with pytest.raises(RecipeError, match="3x8x8"):
+        opened(settings(f"cached:{tmp_path / 'pool'}"), net(seed=0, norms=True), tmp_path)
+
+
+def test_a_pool_of_an_earlier_run_is_used_again_by_the_method_that_made_it(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    first = opened(settings(method="nayer"), known, tmp_path / "cache")
+    assert first.synthetic is not None
+    again = opened(settings(f"cached:{first.synthetic.pool}"), known, tmp_path / "elsewhere")
+    assert again.synthetic is not None
+    assert again.synthetic.method == "nayer"
+    assert torch.equal(again.val.read(torch.arange(len(again.val))), first.val.read(torch.arange(len(first.val))))
+
+
+def test_pictures_of_anything_stand_in_for_data(tmp_path: Path) -> None:
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 255, (10, 12, 3), dtype=np.uint8)
+        path = tmp_path / "pictures" / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    known = net(seed=0, norms=True)
+    data = opened(settings(f"images:{tmp_path / 'pictures'}"), known, tmp_path / "cache")
+    assert data.train is not None
+    assert data.synthetic is not None
+    assert data.shape == SHAPE
+    assert len(data.train) + len(data.val) == 12
+    assert data.synthetic.images == "images of another kind"
+    few = opened(settings(f"images:{tmp_path / 'pictures'}").model_copy(update={"limit": 5}), known, tmp_path / "cache")
+    assert few.train is not None
+    assert len(few.train) + len(few.val) == 5
+
+
+def test_noise_has_the_mean_and_the_spread_of_data_as_far_as_pixels_go(tmp_path: Path) -> None:
+    data = opened(settings("noise", images=512), net(seed=0, norms=True), tmp_path)
+    seen = normalized(data.val.read(torch.arange(len(data.val))).float() / 255)
+    assert abs(float(seen.mean())) < 0.1
+    assert 0.8 < float(seen.std()) < 1.0
+
+
+class _Scored:
+    """Fillings whose images are as good as a test wants."""
+
+    def __init__(self, scores: dict[int, float | None], monkeypatch: pytest.MonkeyPatch) -> None:
+        fill = Filling.fill
+
+        def scored(filling: Filling, wanted: int) -> Score:
+            fill(filling, wanted)
+            value = scores[filling.order.seed]
+            return Score(
+                images=wanted, class_counts=(1, 1), class_confidence=(1.0, 1.0), balance=1.0, confidence=1.0,
+                information=0.0 if value is None else value, spread=1.0, collapsed="bad" if value is None else None,
+            )  # fmt: skip
+
+        monkeypatch.setattr(Filling, "fill", scored)
+
+
+def test_the_start_with_the_best_images_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Scored({0: 0.2, 1: 0.9, 2: 0.5}, monkeypatch)
+    data = opened(settings(restarts=3), net(seed=0, norms=True), tmp_path)
+    assert data.synthetic is not None
+    assert data.synthetic.pool.name == "start-1"
+    assert [restart.seed for restart in data.synthetic.restarts] == [0, 1, 2]
+    assert [path.name for path in data.synthetic.pool.parent.iterdir() if path.is_dir()] == ["start-1"]
+    again = opened(settings(restarts=3), net(seed=0, norms=True), tmp_path)
+    assert again.synthetic is not None
+    assert again.synthetic.restarts == data.synthetic.restarts
+
+
+def test_others_are_tried_while_every_start_has_collapsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Scored({0: None, 1: None, 2: 0.1}, monkeypatch)
+    notes: list[str] = []
+    data = opened(settings(restarts=1), net(seed=0, norms=True), tmp_path, note=notes.append)
+    assert data.synthetic is not None
+    assert data.synthetic.pool.name == "start-2"
+    assert len([note for note in notes if "collapsed: bad" in note]) == 2
+
+
+def test_where_all_collapse_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Scored(dict.fromkeys(range(1 + starts.MORE)), monkeypatch)
+    notes: list[str] = []
+    data = opened(settings(restarts=1), net(seed=0, norms=True), tmp_path, note=notes.append)
+    assert data.synthetic is not None
+    assert len(data.synthetic.restarts) == 1 + starts.MORE
+    assert any("of no use: bad" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_norms", "only_calibrates", "chosen"),
+    [
+        ("auto", True, False, "fastdfkd"),
+        ("auto", False, False, "dfad"),
+        ("auto", True, True, "zeroq"),
+        ("auto", False, True, "dfad"),
+        ("nayer", True, False, "nayer"),
+        ("nayer", False, False, "dfad"),
+        ("zeroq", False, True, "dfad"),
+        ("dafl", False, False, "dafl"),
+    ],
+)
+def test_the_method_fits_the_teacher(name: Any, has_norms: bool, only_calibrates: bool, chosen: str) -> None:
+    method, reason = choose(name, has_norms=has_norms, only_calibrates=only_calibrates)
+    assert method.name == chosen
+    assert name in ("auto", chosen) or f"{name} needs" in reason
+
+
+def test_a_teacher_without_norms_gets_images_from_a_method_that_needs_none(tmp_path: Path) -> None:
+    data = opened(settings(method="cmi"), net(seed=0, norms=False), tmp_path)
+    assert data.synthetic is not None
+    assert data.synthetic.method == "dfad"
+    assert "cmi needs" in data.synthetic.reason
+
+
+def test_a_method_that_can_do_nothing_alone_has_another_before_it() -> None:
+    for method in METHODS.values():
+        assert method.first.priors or method.play == "noise"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("generated", ("generated", "")), ("optimised", ("optimised", "")), ("noise", ("noise", "")),
+        ("images:a/b", ("images", "a/b")), ("cached:C:x", ("cached", "C:x")), ("images", None), ("generated:x", None),
+        ("imagefolder:x", None), ("a.py:f", None),
+    ],
+)  # fmt: skip
+def test_sources_that_are_not_data(source: str, kind: tuple[str, str] | None) -> None:
+    assert kind_of(source) == kind
+    assert DataSettings(source=source).is_real is (kind is None)
+
+
+def test_a_source_may_ask_for_a_method() -> None:
+    assert asked_of(Synthesis(), "noise") == "noise"
+    assert asked_of(Synthesis(), "optimised") == "zeroq"
+    assert asked_of(Synthesis(method="deepinversion"), "optimised") == "deepinversion"
+    assert asked_of(Synthesis(method="nayer"), "generated") == "nayer"
+
+
+def test_more_images_and_longer_epochs_are_more_work() -> None:
+    def work(method: str, **changes: Any) -> tuple[int, int]:
+        found = work_of(
+            METHODS[method], Synthesis(**changes), shape=(3, 32, 32), teacher_macs=40_000_000,
+            student_macs=10_000_000, batch_size=128,
+        )  # fmt: skip
+        return found.pool, found.epoch
+
+    for method in METHODS:
+        few, many = work(method, images=512), work(method, images=4096)
+        assert many[0] >= few[0]
+        assert min(few[1], many[1]) > 0
+    assert work("dfad", rounds=10)[1] * 6 == work("dfad", rounds=60)[1]
+    assert work("dfad", reuse=True)[1] < work("dfad", reuse=False)[1]
