@@ -104,7 +104,7 @@ def option_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
         "target": options.target,
         "model": options.model,
         "model.weights": options.weights,
-        "data": "generated" if options.data == "none" else options.data,
+        "data": options.data,
         "data.eval": options.eval_data,
         "teacher": options.teacher,
         "teacher.weights": options.teacher_weights,
@@ -169,6 +169,10 @@ def show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
         "figures": plan.where(),
         "output": str(out),
     }
+    if not plan.recipe.data.is_real:
+        from .without_data import time_words  # torch
+
+        facts["time"] = time_words(plan)
     for name, text in facts.items():
         console.print(f"{name:>8}  {text}", markup=False, highlight=False, soft_wrap=True)
 

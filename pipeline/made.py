@@ -44,12 +44,13 @@ def synthesis_of(data: Data) -> SynthesisFacts | None:
     if made is None:
         return None
     score, pool = made.score, _pool(made)
+    splits = (data.train, data.val, None if made.is_judged_on_real else data.test)
     return SynthesisFacts(
         source=made.source,
         kind=made.images,
         method=made.method,
         reason=made.reason,
-        images=len(data.val) + (len(data.train) if data.train is not None else 0),
+        images=sum(len(split) for split in splits if split is not None),
         seconds=made.seconds,
         teacher_confidence=score.confidence,
         class_counts=list(score.class_counts),

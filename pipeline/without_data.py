@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ..stages.crew import Crew
 from ..stages.data import Data, open_judging
 from ..stages.models import unchecked
-from ..stages.progress import Progress
+from ..stages.progress import Progress, Quiet
+from ..stages.pruning import count_macs
+from ..stages.synthesis.known import look, preprocessing_of
+from ..stages.synthesis.methods import asked_of, choose
 from ..stages.synthesis.open import open_synthetic
+from ..stages.synthesis.settings import Synthesis
+from ..stages.synthesis.work import THROUGH, work_of
 from ..targets.errors import RecipeError
 from .plan import Plan
+from .report.words import duration
 from .teachers import fingerprint
 
 USUAL_CLASSES = 1000  # what libraries of networks make where nobody says
+TIMED_BATCH, TIMED_SECONDS = 32, 1.0  # of the trial that an estimate of time rests on
 LEARNERS = ("distill", "prune")  # stages whose networks learn from the images; quantisation calibrates on them
 ANY_SHAPE = (3, 224, 224)  # for networks that are told no shape when they are built
 
@@ -33,15 +44,7 @@ def open_made(
     builders: networks that are in memory, by role. RecipeError: a stage needs labels, the model has learned nothing
     yet, or something is missing that only the user knows.
     """
-    stages = [entry.name for entry in plan.stages if entry.skip is None]
-    source = plan.recipe.data.source
-    if "train" in stages:
-        raise RecipeError(f"data.source {source}: the train stage learns from labels, and there are none; leave it out")
-    if not plan.recipe.model.has_weights and "model" not in builders:
-        raise RecipeError(
-            f"data.source {source}: all that is known of the task is in the trained model, and this one comes without "
-            "weights: give model.weights, or --weights"
-        )
+    _refuse_hopeless(plan, has_model="model" in builders)
     model = builders["model"]().eval() if "model" in builders else _model(plan, cache=cache, progress=progress)
     return open_synthetic(
         plan.recipe.data,
@@ -51,8 +54,74 @@ def open_made(
         cache=cache,
         progress=progress,
         note=note,
-        only_calibrates=not any(name in LEARNERS for name in stages),
+        only_calibrates=_only_calibrates(plan),
     )
+
+
+def time_words(plan: Plan) -> str:
+    """How long making images and learning from them will take here, for somebody who asks before starting.
+
+    An estimate: what there is to multiply, at the speed at which this machine takes the model forwards and back for a
+    second. RecipeError: as `open_made`.
+    """
+    _refuse_hopeless(plan, has_model=False)
+    settings = plan.recipe.data
+    made = settings.synthesis or Synthesis()
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder)
+        judges = None
+        if settings.eval is not None:
+            judges = open_judging(settings, seed=plan.recipe.seed, cache=cache, progress=Quiet())
+        known = look(
+            _model(plan, cache=cache, progress=Quiet()), "", preprocessing_of(settings, judges), judges,
+            crew=Crew(device=torch.device("cpu")),
+        )  # fmt: skip
+    method, reason = choose(
+        asked_of(made, settings.source), has_norms=known.has_norms, only_calibrates=_only_calibrates(plan)
+    )
+    example = known.preprocessing.example(1)
+    student = plan.recipe.student
+    learner = known.network
+    if student is not None:
+        learner = unchecked(student, classes=known.classes, shape=known.shape, seed=plan.recipe.seed)
+    teacher_macs, student_macs = (count_macs(network, example) for network in (known.network, learner))
+    total = 0
+    for number, entry in enumerate(entry for entry in plan.stages if entry.skip is None and "epochs" in entry.settings):
+        work = work_of(
+            method if entry.name in LEARNERS else method.first, made, shape=known.shape, teacher_macs=teacher_macs,
+            student_macs=student_macs, batch_size=entry.settings["batch_size"],
+        )  # fmt: skip
+        total += (0 if number else work.pool) + entry.settings["epochs"] * work.epoch
+    seconds = total / _macs_per_second(known.network, example, teacher_macs)
+    return f"images by {method.name} and what learns from them: roughly {duration(max(1.0, seconds))} here. {reason}"
+
+
+def _macs_per_second(network: nn.Module, example: Tensor, macs: int) -> float:
+    """Of the network, forwards and back to its input."""
+    batch = example.expand(TIMED_BATCH, *example.shape[1:]).contiguous().requires_grad_()
+    began, passes = time.perf_counter(), 0
+    while passes < 2 or time.perf_counter() - began < TIMED_SECONDS:
+        if passes == 1:
+            began = time.perf_counter()  # the first one warmed up
+        network(batch).sum().backward()
+        passes += 1
+    return (passes - 1) * TIMED_BATCH * THROUGH * macs / (time.perf_counter() - began)
+
+
+def _refuse_hopeless(plan: Plan, *, has_model: bool) -> None:
+    source = plan.recipe.data.source
+    if any(entry.name == "train" and entry.skip is None for entry in plan.stages):
+        raise RecipeError(f"data.source {source}: the train stage learns from labels, and there are none; leave it out")
+    if not plan.recipe.model.has_weights and not has_model:
+        raise RecipeError(
+            f"data.source {source}: all that is known of the task is in the trained model, and this one comes without "
+            "weights: give model.weights, or --weights"
+        )
+
+
+def _only_calibrates(plan: Plan) -> bool:
+    """No student learns from the images."""
+    return not any(entry.name in LEARNERS and entry.skip is None for entry in plan.stages)
 
 
 def _model(plan: Plan, *, cache: Path, progress: Progress) -> nn.Module:

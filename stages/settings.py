@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .synthesis.settings import Synthesis, kind_of
 
@@ -34,7 +34,7 @@ class DataSettings(_Settings):
 
     source: str = Field(
         description="imagefolder:PATH, torchvision:NAME, mnist:PATH, path/to/file.py:function, builtin:digits; without "
-        "data: generated, optimised, noise, images:FOLDER of any pictures, cached:FOLDER of an earlier run's images"
+        "data: none (generated), optimised, noise, images:FOLDER (any pictures), cached:FOLDER (of an earlier run)"
     )
     size: tuple[Positive, Positive] | Positive | None = Field(
         None, description="height and width in pixels; none: that of the images"
@@ -63,6 +63,11 @@ class DataSettings(_Settings):
     )
     eval: str | None = Field(None, description="real data that judge and teach nothing, where source is none")
     synthesis: Synthesis | None = Field(None, description="how images are made where there are no data")
+
+    @field_validator("source")
+    @classmethod
+    def _named(cls, source: str) -> str:
+        return "generated" if source == "none" else source
 
     @property
     def is_real(self) -> bool:

@@ -129,7 +129,7 @@ def _accuracy(report: Report, variant: Variant, where: Where, *, is_baseline: bo
             _tile(change, words.NOT_MEASURED, "against the baseline"),
         )
     others = [f"{name.removesuffix(', %')} {words.number(value)}" for name, value in known.also.items()]
-    of = words.judged_on(report, known.n) if report.synthesis else f"of {known.n} test {samples}"
+    of = words.judged_on(report, known.n, word="of")
     itself = _tile(metric, f"{words.number(known.value, 1)} %", of, _between(known.ci95, 1), *others)
     if is_baseline:
         return itself, _tile(change, "none", "the baseline itself was chosen")

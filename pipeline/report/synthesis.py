@@ -103,7 +103,7 @@ def role_of_test(report: Report) -> str:
     if made is None:
         return f"chose nothing: {role}"
     if made.evaluated_on is None:
-        return f"the validation images once more: {role}"
+        return f"images that were made, chose nothing: {role}"
     return f"real ones, of {made.evaluated_on}, chose nothing: {role}"
 
 

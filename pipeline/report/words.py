@@ -85,11 +85,11 @@ def label(report: Report) -> str:
     return f"{AGREEMENT} with the given model on {made.kind}" if made and is_agreement else metric(report)
 
 
-def judged_on(report: Report, count: int) -> str:
-    """What follows the metric: `on 449 test images`."""
+def judged_on(report: Report, count: int, *, word: str = "on") -> str:
+    """What follows the metric: `on 449 test images`, or with another word for `on`."""
     made = report.synthesis
     if made is None or made.evaluated_on is not None:
-        return f"on {count} test {samples(report)}"
+        return f"{word} {count} test {samples(report)}"
     return f"with the given model on {count} {made.kind}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...targets.digests import sha256
 from ...targets.errors import RecipeError
 from ..tensors import CorruptStateError, load_state
 
@@ -52,6 +53,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
+        """Equal for equal images in equal order."""
         contents = [list(self.shape), [shard.sha256 for shard in self.shards]]
         return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
@@ -106,7 +108,7 @@ def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:
     path = folder / shard.name
     if not path.is_file():
         raise CorruptStateError(f"{shard.name} is not there")
-    if digest_of_file(path) != shard.sha256:
+    if sha256(path) != shard.sha256:
         raise CorruptStateError(f"{shard.name} does not match its checksum, so it was cut off or changed")
     held: dict[str, Tensor] = load_state(path)
     return held
@@ -119,12 +121,3 @@ def refuse_strays(folder: Path) -> None:
             f"the pool {folder} has shards and no manifest.json, which says what network they were made from. "
             "Put the file back, or remove the folder to make the images anew."
         )
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of its bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

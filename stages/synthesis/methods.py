@@ -27,7 +27,7 @@ class Method:
     first layer begins anew once, after so many batches. is_conditional: the generator is told the class. renews: the
     layer that tells it is random, anew for each batch, and its only noise. wants: images of a class that was drawn
     before. jitter: pixels by which optimised images are moved in each step. warm_up: batches that are thrown away
-    before the first is kept.
+    before the first is kept. images: of the pool that is made before the first stage.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Method:
     jitter: int = 0
     needs_norms: bool = False
     warm_up: int = 0
+    images: int = 2048
 
     @property
     def first(self) -> Method:
@@ -86,6 +87,7 @@ METHODS: dict[str, Method] = {
             name="dfad", paper="Fang et al., 2019 (arXiv:1912.11006)",
             says="images on which student and teacher disagree; asks nothing of the teacher's layers",
             play="turns", against={DISAGREE: _loss(-1, kind="l1")}, alone="dafl", learns=5, batch=256,
+            reuse=True,  # theirs are others for each step, which takes longer and was not better where it was tried
             imitate={"logits": _loss(1, distance="l1")},  # kd lets the logits that it drives apart run away
         ),
         Method(
@@ -98,7 +100,7 @@ METHODS: dict[str, Method] = {
             says="pixels are changed until the teacher's batch norms see what they saw in training; slow",
             play="pixels", priors={"bnstats": _loss(10), "onehot": _loss(1), "tv": _loss(4e-4)},
             against={DISAGREE: _loss(-1, kind="js")}, steps=2000, batch=256, lr=0.1, jitter=2, wants=True,
-            needs_norms=True,
+            needs_norms=True, images=512,
         ),
         Method(
             name="cmi", paper="Fang et al., 2021 (arXiv:2105.08584)",
@@ -134,7 +136,7 @@ METHODS: dict[str, Method] = {
             name="zeroq", paper="Cai et al., 2020 (arXiv:2001.00281)",
             says="pixels as for deepinversion, from the batch norms alone: enough to calibrate",
             play="pixels", priors={"bnstats": _loss(1, kind="std", inputs=True)}, steps=500, batch=64, lr=0.5,
-            needs_norms=True,
+            needs_norms=True, images=256,
         ),
         Method(
             name="noise", paper="the control that each of these must beat",

@@ -29,7 +29,8 @@ from .settings import Synthesis, kind_of
 from .starts import best_start, key_of
 from .synthetic import Synthetic
 
-VAL_SHARE = 0.2  # of the images: they choose epochs and judge agreement, and nobody learns from them
+VAL_SHARE = 0.2  # of the images: they choose epochs, and nobody learns from them
+TEST_SHARE = 0.2  # of the images: they judge agreement where there are no data to judge by, and choose nothing
 SCORED = 2048  # pictures of another kind, of which there may be very many
 
 
@@ -110,7 +111,7 @@ def _images(
     filling, restarts = best_start(
         order, teacher=teacher.network, fingerprint=teacher.fingerprint, folder=folder, progress=progress, note=note
     )
-    found = filling.fill(asked.images)
+    found = filling.fill(order.images)
     if found.collapsed:
         note(f"the images that were made are of no use: {found.collapsed}. Try another data.synthesis.method, or seed")
     return _Found(
@@ -200,23 +201,27 @@ def _pictures(
 def _data(settings: DataSettings, found: _Found, teacher: Known, judges: Data | None, *, seed: int) -> Data:
     """Divided, and labelled by the teacher: labels of the training images are there, and nothing learns from them."""
     labels = logits(teacher.network, found.images, teacher.preprocessing)[0].argmax(dim=1)
-    val, train = divide(labels, VAL_SHARE, generator=torch.Generator().manual_seed(seed))
     pixels, rows = found.images.pixels, found.images.rows
-    chosen_by = Split(pixels, labels[val], rows[val])
+    dice = torch.Generator().manual_seed(seed)
+    val, train = divide(labels, VAL_SHARE, generator=dice)
+    test = torch.zeros(0, dtype=torch.int64)
+    if judges is None:
+        few, rest = divide(labels[train], TEST_SHARE / (1 - VAL_SHARE), generator=dice)
+        test, train = train[few], train[rest]
     share = f"{len(val)} of the images choose epochs by how often a network answers as the model does"
     judged = (
         f"{len(judges.test)} images of {settings.eval} judge, and nothing else was done with them"
         if judges is not None
-        else "the same images judge: every accuracy is agreement with the model on images that were made from it, and "
-        "how good it is on real ones is not known"
+        else f"{len(test)} others judge: every accuracy is agreement with the model on images that were made from it, "
+        "and how good it is on real ones is not known"
     )
     parts = [found.digest, teacher.fingerprint, judges.fingerprint if judges is not None else "", seed]
     facts = [teacher.preprocessing.facts(), list(settings.augment), asdict(found.synthetic.settings)]
     digest = hashlib.sha256(json.dumps([*parts, found.synthetic.method, facts]).encode())
     return Data(
         train=Split(pixels, labels[train], rows[train], is_labelled=False),
-        val=chosen_by,
-        test=chosen_by if judges is None else judges.test,
+        val=Split(pixels, labels[val], rows[val]),
+        test=Split(pixels, labels[test], rows[test]) if judges is None else judges.test,
         classes=tuple(str(number) for number in range(teacher.classes)) if judges is None else judges.classes,
         preprocessing=teacher.preprocessing,
         fingerprint=digest.hexdigest(),

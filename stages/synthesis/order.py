@@ -60,6 +60,11 @@ class Order:
         return self.settings.batch or self.method.batch
 
     @property
+    def images(self) -> int:
+        """Of the pool that is made before the first stage."""
+        return self.settings.images or self.method.first.images
+
+    @property
     def steps(self) -> int:
         """Of the generator for each batch."""
         return self.settings.steps or self.method.steps

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...targets.digests import sha256
 from ...targets.errors import RecipeError, StageError
 from ..splits import Split, in_memory
 from ..tensors import CorruptStateError, save_state
-from .manifest import Manifest, Shard, digest_of_file, read_shard, refuse_strays
+from .manifest import Manifest, Shard, read_shard, refuse_strays
+from .sheet import as_bytes, png
 
 MB = 10**6
 Shape = tuple[int, int, int]
@@ -76,7 +78,6 @@ class Pool:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal images in equal order."""
         return self.manifest.fingerprint
 
     def add(
@@ -102,7 +103,7 @@ class Pool:
         held = {name: value[self._too_many(pixels) :].contiguous() for name, value in held.items()}
         name = f"shard-{self.manifest.next_number:06}.safetensors"
         save_state(held, self.folder / name)
-        digest = digest_of_file(self.folder / name)
+        digest = sha256(self.folder / name)
         self._held[name] = held
         shards = [*self.manifest.shards, Shard(name, len(held["labels"]), digest, dict(note or {}))]
         self._keep(self._within_limit(shards), next_number=self.manifest.next_number + 1)
@@ -152,8 +153,6 @@ class Pool:
 
     def export_png(self, folder: Path) -> int:
         """Every image as a file, in a folder for each class that the teacher saw; how many they are."""
-        from .sheet import png
-
         count = 0
         for image, label in zip(self.images(), self.labels().tolist(), strict=True):
             path = folder / str(label) / f"{count:06}.png"
@@ -169,14 +168,9 @@ class Pool:
         if tuple(images.shape[1:]) != self.shape:
             seen = f"{_by(self.shape)}, not of {_by(images.shape[1:])}"
             raise StageError(f"the pool {self.folder} holds images of {seen}")
-        images = images.detach().cpu()
-        if images.dtype == torch.uint8:
-            return images
         if not bool(images.isfinite().all()):
-            raise StageError(
-                "the images that were made hold values that are no numbers: lower the learning rate of what makes them"
-            )
-        return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+            raise StageError("the images that were made hold values that are no numbers: lower the learning rate")
+        return as_bytes(images)
 
     def _too_many(self, pixels: Tensor) -> int:
         """How many of one shard do not fit into an empty pool; one always does."""
@@ -206,7 +200,7 @@ class Pool:
             self._held.pop(name, None)
         self._delete([] if self._safe else sorted(gone))  # without a checkpoint nobody asks for them again
 
-    def _delete(self, names: list[str]) -> None:
+    def _delete(self, names: Sequence[str]) -> None:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 

@@ -30,7 +30,7 @@ class Synthesis:
     """
 
     method: Name = "auto"
-    images: Annotated[int, Field(ge=16)] = 2048
+    images: Annotated[int, Field(ge=16)] | None = None
     pool_mb: Annotated[int, Field(ge=1)] = 1024
     width: Annotated[int, Field(ge=1, le=1024)] | None = None
     latent: Annotated[int, Field(ge=1, le=4096)] | None = None

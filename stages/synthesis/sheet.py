@@ -44,7 +44,7 @@ def png(image: Tensor) -> bytes:
     """One image, (channels, height, width), uint8 or 0 to 1, with 1 or 3 channels, or the first of any other number."""
     from PIL import Image
 
-    pixels = _as_bytes(image)
+    pixels = as_bytes(image)
     grey = pixels.shape[0] not in (3, 4)
     array = pixels[0].numpy() if grey else pixels.permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
@@ -73,11 +73,12 @@ def _small(images: Tensor) -> Tensor:
     height, width = images.shape[2:]
     longest = max(height, width)
     if longest <= SIDE:
-        return _as_bytes(images)
+        return as_bytes(images)
     size = (max(1, round(height * SIDE / longest)), max(1, round(width * SIDE / longest)))
-    return _as_bytes(resize_batch(_as_bytes(images).float() / 255, size))
+    return as_bytes(resize_batch(as_bytes(images).float() / 255, size))
 
 
-def _as_bytes(images: Tensor) -> Tensor:
+def as_bytes(images: Tensor) -> Tensor:
+    """uint8, on the CPU, of that or of 0 to 1."""
     images = images.detach().cpu()
     return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -58,7 +58,7 @@ def best_start(
     while len(tried) < wanted or (_all_collapsed(tried) and len(tried) < wanted + more):
         seed = order.seed + len(tried)
         filling = begun(seed)
-        score = filling.fill(min(order.settings.images, TRIAL * order.batch))
+        score = filling.fill(min(order.images, TRIAL * order.batch))
         if score.collapsed:
             note(f"start {len(tried) + 1} of the images collapsed: {score.collapsed}")
         tried.append((filling, Restart(seed=seed, score=score.total, collapsed=score.collapsed)))

@@ -32,11 +32,12 @@ def work_of(
     """What this method computes. *_macs: of one image forwards. batch_size: of the student, where there is a pool."""
     first = method.first
     starts = settings.restarts if first.play in ("turns", "pool") else 1
-    batches = first.warm_up * starts + -(-settings.images // (settings.batch or first.batch))
+    images = settings.images or first.images
+    batches = first.warm_up * starts + -(-images // (settings.batch or first.batch))
     pool = batches * _batch(first, settings, shape=shape, seen_macs=teacher_macs, teacher_macs=teacher_macs)
     seen = teacher_macs + LEARNING * student_macs
     if not method.grows:
-        return Work(pool=pool, epoch=int(0.8 * settings.images) * seen)
+        return Work(pool=pool, epoch=int(0.8 * images) * seen)
     made = _batch(method, settings, shape=shape, seen_macs=teacher_macs + student_macs, teacher_macs=teacher_macs)
     if method.play != "turns":
         return Work(pool=pool, epoch=made + settings.rounds * batch_size * seen)

@@ -194,8 +194,8 @@ def made(folder: Path, *, evaluated_on: str | None = None, is_kept: bool = True)
         pool.add(images, labels, confidence=torch.linspace(0.5, 1, 40))
     split = in_memory(images, labels)
     return Data(
-        train=split.subset(torch.arange(30)),
-        val=split.subset(torch.arange(30, 40)),
+        train=split.subset(torch.arange(20)),
+        val=split.subset(torch.arange(20, 30)),
         test=split.subset(torch.arange(30, 40)),
         classes=tuple("abcd"),
         preprocessing=PIXELS,

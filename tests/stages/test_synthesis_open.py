@@ -49,12 +49,13 @@ def test_training_images_have_no_labels_and_those_that_judge_have_the_teachers_a
     assert data.train is not None
     assert data.synthetic is not None
     assert not data.train.is_labelled
-    assert (len(data.train), len(data.val)) == (51, 13)
-    assert data.test is data.val
+    assert (len(data.train), len(data.val), len(data.test)) == (38, 13, 13)
+    assert len({*data.train.rows.tolist(), *data.val.rows.tolist(), *data.test.rows.tolist()}) == 64
     assert not data.synthetic.is_judged_on_real
-    images, labels, _ = data.val.__getitems__(list(range(len(data.val))))
-    with torch.no_grad():
-        assert torch.equal(known(data.preprocessing.normalize(images)).argmax(dim=1), labels)
+    for split in (data.val, data.test):
+        images, labels, _ = split.__getitems__(list(range(len(split))))
+        with torch.no_grad():
+            assert torch.equal(known(data.preprocessing.normalize(images)).argmax(dim=1), labels)
     assert data.classes == ("0", "1")
     assert any("not known" in note for note in data.notes)
 
@@ -110,14 +111,14 @@ def test_a_damaged_shard_is_named_and_made_again(tmp_path: Path) -> None:
         opened(settings(), known, tmp_path)
     data = opened(settings(), known, tmp_path)
     assert data.train is not None
-    assert len(data.train) + len(data.val) == 64
+    assert len(data.train) + len(data.val) + len(data.test) == 64
 
 
 def test_a_pool_takes_no_more_than_its_room(tmp_path: Path) -> None:
     wanted = settings(images=20_000, pool_mb=1, batch=8_000, method="noise")
     data = opened(wanted, net(seed=0, norms=True), tmp_path)
     assert data.train is not None
-    assert len(data.train) + len(data.val) == 10**6 // 64
+    assert len(data.train) + len(data.val) + len(data.test) == 10**6 // 64
 
 
 def test_real_data_judge_and_nothing_else(tmp_path: Path) -> None:
@@ -215,11 +216,11 @@ def test_pictures_of_anything_stand_in_for_data(tmp_path: Path) -> None:
     assert data.train is not None
     assert data.synthetic is not None
     assert data.shape == SHAPE
-    assert len(data.train) + len(data.val) == 12
+    assert len(data.train) + len(data.val) + len(data.test) == 12
     assert data.synthetic.images == "images of another kind"
     few = opened(settings(f"images:{tmp_path / 'pictures'}").model_copy(update={"limit": 5}), known, tmp_path / "cache")
     assert few.train is not None
-    assert len(few.train) + len(few.val) == 5
+    assert len(few.train) + len(few.val) + len(few.test) == 5
 
 
 def test_noise_has_the_mean_and_the_spread_of_data_as_far_as_pixels_go(tmp_path: Path) -> None:

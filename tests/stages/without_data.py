@@ -46,9 +46,9 @@ def net(*, seed: int, norms: bool, width: int = 8) -> nn.Module:
     ).eval()  # fmt: skip
 
 
-def teacher(*, norms: bool) -> nn.Module:
+def teacher(*, norms: bool, width: int = 8) -> nn.Module:
     """A network that tells the two apart."""
-    module = net(seed=0, norms=norms)
+    module = net(seed=0, norms=norms, width=width)
     optimizer = torch.optim.Adam(module.parameters(), 1e-2)
     for step in range(120):
         images, labels = stripes(64, seed=1000 + step)
