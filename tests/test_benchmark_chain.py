@@ -62,6 +62,20 @@ def test_the_tables_show_every_seed_and_the_difference_that_distillation_makes(c
     assert [line[:9] for line in chain.by_seed(found, ["text"]).splitlines()[2:]] == ["| text, 0", "| text, 1"]
 
 
+@pytest.mark.parametrize("network", ["text", "vit"])
+def test_other_data_are_another_run(network: str, chain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = chain.CHAINS[network]
+    first = one.facts()
+    assert one.facts() == first
+    for name in (one.networks, *one.files):
+        (tmp_path / name).write_bytes((chain.EXAMPLES / name).read_bytes())
+    monkeypatch.setattr(chain, "EXAMPLES", tmp_path)
+    assert one.facts() == first
+    with (tmp_path / one.files[0]).open("a") as file:
+        file.write("\n# another grammar, or other shapes\n")
+    assert one.facts() != first
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["text", "vit"])
 def test_a_chain_runs_and_is_not_run_again(
