@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from nets import net, stripes
 
 from edgepress.pipeline import cli, plan, recipe
@@ -14,6 +15,16 @@ from edgepress.targets import profiles
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+NETWORK = """
+import torch
+
+class Net(torch.nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x).flatten(1)
+
+def make():
+    return Net(3, 4, 32)
+"""
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -23,7 +34,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every `compress ...` in the README, from blocks and from running text."""
-    lines = [line for text in blocks("sh") for line in text.split("&&")]
+    lines = [line for text in blocks("sh") for line in text.replace("\\\n", " ").split("&&")]
     lines += re.findall(r"`(compress [^`]*)`", README)
     return [line.strip() for line in lines if line.strip().startswith("compress")]
 
@@ -32,6 +43,8 @@ def commands() -> list[str]:
 def test_every_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(blocks("yaml")[0])  # what `compress job.yaml` and `compress check` read
+    (tmp_path / "net.py").write_text(NETWORK)  # a plan without data looks at it
+    torch.save(torch.nn.Conv2d(3, 4, 32).state_dict(), tmp_path / "net.pt")
     words = shlex.split(command)[1:]
     if words[0] in cli.COMMANDS:
         if words[0] in ("targets", "schema", "check"):
