@@ -227,3 +227,17 @@ def test_the_cost_of_a_step_is_told_as_ratios(
     assert set(json.loads((tmp_path / "out.json").read_text())["seconds"]) == {
         "plain loop", "edgepress", "edgepress, answers kept",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_student_of_noise_stands_beside_one_of_real_digits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ("--data", f"mnist:{folder}", "--quick", "--json", tmp_path / "out.json")
+    run("datafree_mnist", monkeypatch, *source, "--only", "noise,labels")
+    said = capsys.readouterr().out
+    assert "| run | test accuracy, % | agreement on made images, % | seconds | n | in the papers |" in said
+    rows = {line.split(" | ")[0].strip("| "): line for line in said.splitlines() if line.startswith("| ")}
+    assert {"teacher", "noise", "labels"} <= rows.keys()
+    assert rows["labels"].split(" | ")[2] == ""  # no image was made for it
+    assert rows["noise"].split(" | ")[2] != ""
