@@ -9,6 +9,7 @@ from .rows import main_place
 from .schema import Report
 
 SYNTHESIS = ("synthesis", "Images without data")  # before the data, where images stood in for them
+LONG = 200  # letters of a verdict: beyond it they are smaller, for it is read and not looked at
 CONTENTS = (
     ("figures", "Key figures"),
     ("budget", "Budget"),
@@ -91,10 +92,10 @@ def _header(report: Report) -> Markup:
         element("span", report.run.started.replace("T", " ").replace("Z", " UTC")),
         class_="about",
     )
-    name = str(report.profile.get("name", ""))
+    name, said = str(report.profile.get("name", "")), report.verdict.sentence
     return join(
         element("p", f"Compression report · {name} · {words.board(report)}", class_="kicker"),
-        element("h1", report.verdict.sentence),
+        element("h1", said, class_="long" if len(said) > LONG else "short"),
         element("p", element("strong", report.chosen.name), f" was chosen: {report.chosen.why}", class_="why"),
         about,
         synthesis.banner(report),
