@@ -1,6 +1,6 @@
 """What a distillation step costs: over a plain loop, with the teacher's answers kept, and in torchdistill.
 
-python benchmarks/distill_overhead.py [--rounds N] [--torchdistill PYTHON] [--json FILE] [--quick]
+python benchmarks/distill_overhead.py [--steps N] [--rounds N] [--torchdistill PYTHON] [--json FILE] [--quick]
 
 ResNet-56 teaches ResNet-20 on pictures of CIFAR's size, in float32. The plain loop and ours do the same arithmetic on
 the same batches; ours also checks for losses that are not finite, notes every term, reports progress and writes a
@@ -46,11 +46,13 @@ GOALS = {"edgepress / plain loop": "at most 1.03", "teacher computed / kept": "a
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="two steps, to see that it works")
+    made.add_argument("--steps", type=int, default=60, help="of one training (default: 60): more of them, and less of "
+                      "the time is set-up and checkpoint")  # fmt: skip
     made.add_argument("--rounds", type=int, default=5, help="of every thing in turn (default: 5)")
     made.add_argument("--torchdistill", metavar="PYTHON", help="a Python with torchdistill (else it is left out)")
     made.add_argument("--json", type=Path, metavar="FILE")
     options = made.parse_args()
-    steps, rounds, where = (2, 1, machine()) if options.quick else (60, options.rounds, machine())
+    steps, rounds, where = (2, 1, machine()) if options.quick else (options.steps, options.rounds, machine())
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         things = ours(pictures(BATCH * steps), Path(folder))
         if options.torchdistill:

@@ -40,6 +40,12 @@ class Preprocessing:
         units = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         return (units - mean) / std
 
+    def pixels(self, x: Tensor) -> Tensor:
+        """What was normalised, from 0 to 1 again."""
+        mean = torch.tensor(self.mean, device=x.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=x.device).view(1, -1, 1, 1)
+        return (x * std + mean).clamp(0, 1)
+
     def example(self, count: int) -> Tensor:
         """Something of the right shape and type: images of the mean colour, normalised."""
         return torch.zeros(count, self.channels, *self.size)

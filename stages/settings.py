@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .synthesis.settings import Synthesis, kind_of
 
@@ -68,6 +68,14 @@ class DataSettings(_Settings):
     @classmethod
     def _named(cls, source: str) -> str:
         return "generated" if source == "none" else source
+
+    @model_validator(mode="after")
+    def _means_something(self) -> "DataSettings":
+        """Keys for want of data, beside data, would do nothing."""
+        idle = [name for name in ("shape", "eval", "synthesis") if getattr(self, name) is not None]
+        if idle and self.is_real:
+            raise ValueError(f"{' and '.join(idle)} is for source none, and this source, {self.source}, has data")
+        return self
 
     @property
     def is_real(self) -> bool:

@@ -75,7 +75,7 @@ def attacked(
     of `step_size`, each clipped to the box and to the pixels that there are, 0 to 1. The network is in eval mode
     meanwhile, and its parameters get no gradient. x and the result are normalised images.
     """
-    clean = _pixels(x, preprocessing)
+    clean = preprocessing.pixels(x).detach()
     low, high = (clean - attack.epsilon).clamp(0, 1), (clean + attack.epsilon).clamp(0, 1)
     found = (clean + torch.empty_like(clean).uniform_(-attack.epsilon, attack.epsilon)).clamp(low, high)
     was_training = module.training
@@ -110,13 +110,6 @@ def robust_logits(
             labels.append(targets)
     module.train(was_training)
     return torch.cat(answers), torch.cat(labels)
-
-
-def _pixels(x: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """What was normalised, from 0 to 1 again."""
-    mean = torch.tensor(preprocessing.mean, device=x.device).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=x.device).view(1, -1, 1, 1)
-    return (x * std + mean).clamp(0, 1).detach()
 
 
 def _from_teacher(said: Tensor) -> Callable[[Tensor], Tensor]:

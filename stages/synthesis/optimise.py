@@ -188,7 +188,7 @@ def _optimised(work: _Work, count: int, *, seed: int, tell: _Telling) -> _Made:
         step = work.look(best, y, 1.0)
         after = float(objective(step)[0])
     return _Made(
-        pixels=_pixels(best, work.preprocessing).cpu(), labels=step.teacher().logits.argmax(dim=1).cpu(),
+        pixels=work.preprocessing.pixels(best).contiguous().cpu(), labels=step.teacher().logits.argmax(dim=1).cpu(),
         before=first, after=after,
     )  # fmt: skip
 
@@ -203,13 +203,6 @@ def _limits(work: _Work) -> tuple[Tensor, Tensor]:
     """Black and white, normalised, for each channel."""
     black = torch.zeros(1, work.shape[0], 1, 1, device=work.device)
     return work.preprocessing.normalize(black), work.preprocessing.normalize(black + 1)
-
-
-def _pixels(x: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Back from what networks take to 0 to 1."""
-    mean = torch.tensor(preprocessing.mean, device=x.device).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=x.device).view(1, -1, 1, 1)
-    return (x * std + mean).clamp(0, 1).contiguous()
 
 
 def _rolled(x: Tensor, most: int, generator: torch.Generator) -> Tensor:

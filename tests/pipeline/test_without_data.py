@@ -107,6 +107,12 @@ def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_jud
         assert accuracy["value"] == 100.0  # the given network agrees with itself
 
 
+@pytest.mark.parametrize("key", ["data.eval=imagefolder:real", "data.shape=[1,8,8]", "data.synthesis.images=64"])
+def test_what_is_for_want_of_data_is_refused_beside_data(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    assert cli.main(["--set", key, "--dry-run"]) == 2
+    assert "is for source none" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_network_in_memory_needs_the_same_facts(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"data\.std"):
         edgepress.compress(model=teacher(norms=True), data="none", out=tmp_path, quiet=True)
