@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -226,9 +227,8 @@ def make_writable(out: Path) -> None:
     """Make the output folder. RecipeError: it cannot be made, or written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out) as probe:  # its own name: the processes of one job all come here
+            probe.write(b"x")
     except OSError as error:
         raise RecipeError(
             f"cannot write to the output folder {out}: {error.strerror}. Name another with --out."
