@@ -63,16 +63,19 @@ class Room:
         """
         torch.manual_seed(seed)
         net = build()
-        context = Context(
-            data=self.data, profile=profiles.load("onnxruntime-cpu"), work=self.place_of(name, lesson, seed), seed=seed,
-            build={}, cache=self.folder / "answers", training_precision=self.precision,
-            progress=Loud(f"{name}, seed {seed}"),
-        )  # fmt: skip
+        context = self.context(name, seed=seed, folder=self.place_of(name, lesson, seed))
         if last:
             options["evaluate"] = lambda: 0.0  # of equals the later wins
         teach(net, lesson, context, teacher=teacher, **options)
         shutil.rmtree(context.work, ignore_errors=True)
         return net.eval()
+
+    def context(self, name: str, *, seed: int, folder: Path) -> Context:
+        """What surrounds a training. folder: of its checkpoints."""
+        return Context(
+            data=self.data, profile=profiles.load("onnxruntime-cpu"), work=folder, seed=seed, build={},
+            cache=self.folder / "answers", training_precision=self.precision, progress=Loud(f"{name}, seed {seed}"),
+        )  # fmt: skip
 
     def kept(self, name: str, build: Callable[[], nn.Module], lesson: Lesson, *, seed: int, **how: Any) -> nn.Module:
         """The same for a network that is needed again, such as a teacher: trained once, then read."""

@@ -186,6 +186,19 @@ def test_the_families_are_compared_with_cross_entropy(
 
 
 @pytest.mark.slow
+def test_two_processes_are_compared_with_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("distill_processes", monkeypatch, "--data", f"mnist:{folder}", "--quick", "--train", "100",
+        "--only", "without batch norm")  # fmt: skip
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| without batch norm | 0 |"))
+    _, _, _, first, largest, alike, one, several, _ = (cell.strip() for cell in row.split("|"))
+    assert (alike, one) == ("yes", several)
+    assert float(first) < 1e-5
+    assert float(largest) < 1e-3
+
+
+@pytest.mark.slow
 def test_the_cifar_pair_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
