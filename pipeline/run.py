@@ -22,7 +22,7 @@ from ..stages.progress import Progress
 from ..stages.tasks import CLASSIFICATION
 from ..stages.tracking import Tracker, Untracked, tracker_for
 from ..targets import memory
-from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError
+from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError, UnfitError
 from ..targets.runtimes import target
 from . import sums
 from .assemble import assemble
@@ -33,6 +33,7 @@ from .start import Build, Start, open_start
 from .store import STORE, Store
 
 MODELS = "models"
+OPTIONAL = {"prune": "unpruned", "quantize": "in float"}  # stages that a model may turn out not to be made for
 JOINT = ("train", "distill", "prune", "quantize")  # stages that every process takes part in; one carries out the others
 
 
@@ -145,7 +146,8 @@ class Runner:
             folder = self.store.folder
             raise StageError(f"stage {name}: what was written to {folder} cannot be read back; is the disk sound?")
         record = kept.records[-1]
-        self.reporter.done(name, f"{record.seconds:.1f} s  {_metric_words(record)}".rstrip())
+        words = f"left out: {record.skipped}" if record.skipped else _metric_words(record)
+        self.reporter.done(name, f"{record.seconds:.1f} s  {words}".rstrip())
         return kept
 
     def _stored(self, name: str, key: str, artifact: Artifact) -> Artifact | None:
@@ -177,6 +179,7 @@ class Runner:
             seed=recipe.seed,
             build=self.start.builders,
             teachers=self.start.teachers.get(entry.name, {}),
+            budget=self.start.plan.budget,
             cache=self.store.folder.parent / "cache" / "teachers",
             training_precision=recipe.training_precision,
             progress=progress,
@@ -196,6 +199,12 @@ class Runner:
         memory.forget_peak()
         try:
             finished = entry.stage.run(artifact, context)
+        except UnfitError as error:
+            if name not in OPTIONAL:
+                raise type(error)(f"stage {name}: {error}") from error
+            self.reporter.note(f"stage {name} is left out, the model stays {OPTIONAL[name]}: {error}")
+            record = Record(stage=name, settings=entry.settings, seconds=0.0, metrics={}, skipped=str(error))
+            finished = artifact.next(record=record)
         except EdgepressError as error:
             raise type(error)(f"stage {name}: {error}") from error
         except torch.OutOfMemoryError as error:

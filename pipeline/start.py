@@ -70,6 +70,9 @@ class Start:
             "processes": processes()[1],
             "training_precision": recipe.training_precision,
         }
+        if entry.name == "quantize":  # whether it trains, and what goes back to float
+            budget = self.plan.budget
+            parts["accuracy"] = [budget.accuracy, budget.accuracy_drop]
         if entry.name == "prune":
             parts["multiple"] = profile.channel_multiple
         if entry.name in BY_PROFILE:

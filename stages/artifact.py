@@ -13,7 +13,7 @@ from .tracking import Tracker, Untracked
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..targets.profiles import Profile
+    from ..targets.profiles import Budget, Profile
     from .contract import InputContract
     from .cutting import Cut
     from .data import Data
@@ -48,6 +48,7 @@ class ExportedFile:
     macs: int | None  # multiply-accumulates of one inference
     parity: Mapping[str, Any]  # argmax_agreement, max_abs_diff, n, ok
     warnings: tuple[str, ...] = ()
+    fits_float16: bool = True  # False: a number in it was seen to be too large
 
     @property
     def size_bytes(self) -> int:
@@ -105,6 +106,7 @@ class Context:
     seed: int
     build: Mapping[str, Callable[[], nn.Module]]  # "model", and "student" where it is another network
     teachers: Mapping[str, nn.Module | str] = field(default_factory=dict)  # named ones: networks, or words such as ema
+    budget: Budget | None = None  # what the result may cost; None: nothing is said
     cache: Path | None = None  # a folder that may be deleted at any time
     training_precision: Literal["fp32", "bf16"] = "fp32"
     progress: Progress = field(default_factory=Quiet)

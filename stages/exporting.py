@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..targets import operators, runtimes
+from ..targets import cpu, operators, runtimes
 from ..targets.errors import StageError
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, ExportedFile, Record
 from .comparison import agrees, compare
 from .data import loader
 from .export import Export
+from .fusing import Fusion, fusion
 from .onnx_file import write_onnx
+from .overflow import Peak, peak
 from .pruning import count_macs, count_parameters
 from .quantization.frozen import freeze
-from .quantization.prepare import prepare
-from .quantization.qat import calibrate_, calibration_images
+from .quantization.posttraining import calibrate
+from .quantization.prepare import rounded_layers
+from .quantization.qat import calibration_images
 from .tasks import Task
 
 PARITY_IMAGES = 256
+OVERFLOW_IMAGES = 128  # whose largest activation must fit into float16
 INT8_TWIN = "-int8"  # behind the name of the float version that was only calibrated
 NAMES = {"distill": "distilled", "prune": "pruned", "quantize": "int8"}
 DESCRIPTIONS = {
@@ -73,10 +77,11 @@ def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Ar
     scheme = quantized.scheme
     assert scheme is not None
     settings = quantized.records[-1].settings
-    module = prepare(unpruned.module, scheme)
-    calibrate_(module, calibration_images(context, int(settings["calibration"])))
+    batches = calibration_images(context, int(settings["calibration"]))
+    are_classes = context.data.task.has_one_class_each
+    found = calibrate(unpruned.module, scheme, batches, are_classes=are_classes)
     record = Record(stage="quantize", settings=settings, seconds=0.0, metrics={})
-    return unpruned.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
+    return unpruned.next(record=record, module=found.module.eval(), form="quantized", scheme=found.scheme)
 
 
 def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
@@ -84,22 +89,83 @@ def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
     images, labels = parity_samples(context)
     files: list[ExportedFile] = []
     found = list(versions(artifact, context))
+    peaks: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for place, (name, version) in enumerate(found):
         context.progress.update(place / len(found), f"{name}.onnx")
-        files.append(_export_one(name, version, settings, context, images, labels))
+        precision, high = precision_of(name, version, context.profile), _peak_in_half(name, version, context)
+        fits = high is None or high.fits
+        if high is not None:
+            peaks[name] = {"layer": high.layer, "value": high.value, "fits": fits}
+        if high is not None and not fits:
+            context.note(f"export: {name} stays in float32: {high.words()}")
+            precision = "fp32"
+        try:
+            file = _export_one(name, version, settings, context, images, labels, precision=precision)
+        except StageError as error:
+            if name == "baseline":
+                raise  # there is nothing to compare with
+            context.note(f"export: {name} is left out: {error}")
+            left_out[name] = str(error)
+            continue
+        overflow = (f"it stays in float32: {high.words()}",) if high is not None and not fits else ()
+        files.append(replace(file, warnings=overflow, fits_float16=fits))
+    fused = {file.variant: _fused(file, dict(found)[file.variant], context) for file in files if is_int8(file)}
+    for place, file in enumerate(files):
+        if file.variant in fused and not fused[file.variant].is_enough:
+            context.note(f"export: {file.variant}: {fused[file.variant].warning()}")
+            files[place] = replace(file, warnings=(*file.warnings, fused[file.variant].warning()))
     metrics: dict[str, Any] = {file.variant: {**file.parity, "bytes": file.size_bytes} for file in files}
     metrics["opset"] = context.profile.opset
+    if left_out:
+        metrics["left_out"] = left_out
+    if peaks:
+        metrics["largest_activations"] = peaks
+    if fused:
+        metrics["in_int8"] = {name: one.facts() for name, one in fused.items()}
     return artifact.next(
         record=Record(stage="export", settings=asdict(settings), seconds=0.0, metrics=metrics),
         files=tuple(files),
     )
 
 
+def _peak_in_half(name: str, version: Artifact, context: Context) -> Peak | None:
+    """The largest number of a version that may be run in float16; None: it will not be."""
+    profile = context.profile
+    loaded_so = profile.runtime == "tensorrt" or (profile.measures_with == "openvino" and cpu.has_float16())
+    written_so = precision_of(name, version, profile) == "fp16"
+    if version.form == "quantized" or "fp16" not in profile.precisions or not (loaded_so or written_so):
+        return None
+    return peak(version.module, calibration_images(context, OVERFLOW_IMAGES))
+
+
+def is_int8(file: ExportedFile) -> bool:
+    return file.precision == "int8"
+
+
+def _fused(file: ExportedFile, version: Artifact, context: Context) -> Fusion:
+    assert version.scheme is not None
+    profile = context.profile
+    return fusion(
+        file.path if profile.runtime == profile.measures_with else file.onnx,
+        file.onnx,
+        rounded=len(rounded_layers(version.module)),
+        excluded=version.scheme.exclude,
+        profile=profile,
+    )
+
+
 def _export_one(
-    name: str, version: Artifact, settings: Export, context: Context, images: Tensor, labels: Tensor
+    name: str,
+    version: Artifact,
+    settings: Export,
+    context: Context,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    precision: str,
 ) -> ExportedFile:
     profile = context.profile
-    precision = precision_of(name, version, profile)
     module = deployable(version)
     path = context.work / f"{name}.onnx"
     write_onnx(

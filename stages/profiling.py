@@ -16,6 +16,7 @@ from ..targets.bundle import write_bundle
 from ..targets.errors import StageError
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.measure import Engine, Measurement, measure
+from ..targets.profiles import Profile
 from .artifact import Artifact, Context, ExportedFile, Record
 from .comparison import agrees, compare
 from .data import Split, loader
@@ -24,8 +25,8 @@ from .explaining import explain
 from .exporting import versions
 from .metrics import Metric
 from .profile import Measure
+from .twins import BFLOAT, HALF, WORDS, twin_precision, variant_of
 
-BFLOAT = "bf16"  # what an engine without a file of its own computes in
 MOST_IMAGE_BYTES = 4 * 2**30  # of one split, in memory and as a file that the measuring process reads
 BUNDLE_IMAGES = 32  # enough to see on a board whether the engine answers as it should
 
@@ -58,7 +59,7 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
             answers[variant_of(name)],
             labels,
             metric=context.data.task.judge(),
-            precision=precisions.get(name, BFLOAT),
+            precision=precisions.get(name) or twin_precision(name),
         )
         for name in engines
     }
@@ -98,26 +99,26 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
 
 
 def engines_for(files: tuple[ExportedFile, ...], context: Context) -> dict[str, Engine]:
-    """One engine for each file, and one more for each float file where the CPU computes in bfloat16."""
+    """One engine for each file, and one more for each float file and each narrower float that the CPU computes in."""
     profile = context.profile
     engines = {}
     for file in files:
         path = file.path if profile.runtime == profile.measures_with else file.onnx
-        twin = file.precision == "fp32" and "bf16" in profile.precisions and cpu.has_bfloat16()
-        for name in (file.variant, f"{file.variant}-bf16") if twin else (file.variant,):
+        precisions = {file.variant: "int8" if file.precision == "int8" else "fp32"}
+        if file.precision == "fp32":
+            precisions |= {f"{file.variant}-{kind}": kind for kind in WORDS if _computes_in(kind, file, profile)}
+        for name, precision in precisions.items():
             engines[name] = Engine(
-                name=name,
-                path=path,
-                runtime=profile.measures_with,
-                precision="bf16" if name != file.variant else "int8" if file.precision == "int8" else "fp32",
-                threads=profile.threads,
+                name=name, path=path, runtime=profile.measures_with, precision=precision, threads=profile.threads
             )
     return engines
 
 
-def variant_of(engine: str) -> str:
-    """The exported variant that an engine runs."""
-    return engine.removesuffix("-bf16")
+def _computes_in(kind: str, file: ExportedFile, profile: Profile) -> bool:
+    """Whether this CPU, and the runtime on it, computes the file in bfloat16 or float16."""
+    if kind not in profile.precisions or profile.measures_with != "openvino":
+        return False
+    return {BFLOAT: cpu.has_bfloat16, HALF: cpu.has_float16}[kind]() and (kind != HALF or file.fits_float16)
 
 
 def _images(split: Split, context: Context) -> NDArray[Any]:

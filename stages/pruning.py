@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..targets.errors import StageError, did_you_mean
+from ..targets.errors import StageError, UnfitError, did_you_mean
 from .artifact import Artifact, Context, Record
 from .data import loader
 from .distill.losses import make
@@ -91,7 +91,7 @@ def remove_channels(
         if problem is None:
             return candidate.eval().requires_grad_(True), scope
         problems.append(f"{scope}: {problem.splitlines()[0]}")
-    raise StageError(
+    raise UnfitError(
         f"no channel could be removed with ratio {settings.ratio} and a multiple of {multiple}. "
         + " ".join(problems)
         + ". Name the modules that must stay in prune.exclude, or leave the stage out (--set prune=off)."

@@ -14,10 +14,16 @@ from .lesson import STRICT, Epochs, LearningRate, Lesson, Temperature, Weight, c
 class Quantize(Lesson):
     """Post-training calibration, then quantisation-aware training with the float twin as teacher.
 
-    The grid and the places of rounding come from the profile. epochs: of training; 0 calibrates only. ce, kd: by
-    default the twin's answers alone (Zhao et al., 2024, arXiv:2403.11106), so labels are not needed. calibration:
-    training images that the ranges are observed on. exclude: modules that stay in float.
+    The grid and the places of rounding come from the profile. mode: auto trains only where calibration alone does not
+    surely meet the budget of accuracy; ptq never trains, qat always. fallback: where the budget is missed in the end,
+    layers go back to float, those first that do most damage for each millisecond that INT8 saves there, until it is
+    met. epochs: of training; 0 calibrates only. ce, kd: by default the twin's answers alone (Zhao et al., 2024,
+    arXiv:2403.11106), so labels are not needed. calibration: training images that the ranges are observed on. exclude:
+    modules that stay in float.
     """
+
+    mode: Literal["auto", "ptq", "qat"] = "auto"
+    fallback: bool = True
 
     epochs: Epochs = 2
     lr: LearningRate = 1e-4

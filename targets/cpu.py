@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # What decides how fast a network runs, in the names of /proc/cpuinfo.
 TELLING = (
     *("sse4_2", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+    *("amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
 )
 # These add products of bytes in 32 bits. Without them x86 adds pairs of products in 16 bits, and saturates.
 WIDE_BYTE_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "avx_vnni_int8"})
@@ -47,6 +47,11 @@ def saturates(*, root: Path = ROOT) -> bool:
 def has_bfloat16(*, root: Path = ROOT) -> bool:
     """Does this processor compute in bfloat16 itself, so that it is faster than float32?"""
     return bool(instruction_sets(root=root) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def has_float16(*, root: Path = ROOT) -> bool:
+    """Does this processor compute in float16 itself, so that it is faster than float32?"""
+    return bool(instruction_sets(root=root) & {"avx512_fp16", "amx_fp16", "asimdhp"})
 
 
 def weight_bits(profile: "Profile") -> Literal[7, 8]:

@@ -28,6 +28,10 @@ class StageError(EdgepressError):
     exit_code = 5
 
 
+class UnfitError(StageError):
+    """This model cannot go through the stage, and nothing that the user wrote is wrong: the run goes on without it."""
+
+
 class DeviceError(StageError):
     """A board cannot be reached, or does not do what it was asked to."""
 

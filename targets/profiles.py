@@ -59,6 +59,9 @@ class Profile(BaseModel):
     weight_bits: Literal[7, 8, "auto"] = Field(
         8, description="7 where 8-bit products saturate; auto: decided by the instruction sets of this CPU"
     )
+    int8_layers: float = Field(
+        0.9, ge=0, le=1, description="share of the quantised layers that the runtime really runs in INT8, at least"
+    )
     opset: int = Field(ge=9, le=24, description="ONNX operator set of the exported file")
     channel_multiple: int = Field(8, ge=1, description="pruned layers keep a multiple of this many channels")
     memory_mb: int | None = Field(None, gt=0, description="memory that a model may use there, in MiB")

@@ -1,7 +1,7 @@
 """Where the time goes, layer by layer, before and after: drawn, and as tables."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from . import words
 from .canvas import COLOURS, axes, svg
@@ -25,7 +25,7 @@ def section_of(report: Report, where: Where) -> Markup:
     title = "Time by layer"
     known = [(index, variant) for index, variant in enumerate(report.variants) if variant.layers]
     if not known:
-        return section("layers", title, missing("The time of single layers"))
+        return section("layers", title, missing("The time of single layers"), *_float_layers(report))
     note = (
         "By the runtime's own counters, one pinned thread, in a process apart from the comparison of latencies: "
         "counting slows layers down, and whole microseconds are counted, so that shares tell more than sums. "
@@ -39,8 +39,50 @@ def section_of(report: Report, where: Where) -> Markup:
         element("p", *_key(), class_="note"),
         table("layer-shares", "Where the time of one inference goes", HEAD, _lines(report, known), words=1),
         element("p", note, class_="note"),
+        *_float_layers(report),
         *(_all_layers(variant) for _, variant in known),
     )
+
+
+FLOAT_HEAD = ("Layer", "Loss when it alone is INT8", "Signal to noise, dB", "Time that INT8 saves there")
+
+
+def quantization(report: Report) -> list[str]:
+    """What the quantize stage decided, in sentences: whether it trained, and what went back to float."""
+    found = _quantize_metrics(report)
+    told = [f"Not trained with the rounding in place: {why}" if (why := found.get("training_skipped")) else ""]
+    if told[0] and (seconds := found.get("training_seconds_saved")) is not None:
+        told[0] += f"; that saved about {words.duration(seconds)}"
+    if found.get("fallback"):
+        told.append(str(found["fallback"]["sentence"]))
+    return [text[0].upper() + text[1:] + "." for text in told if text]
+
+
+def float_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Layers that went back to float to meet the budget of accuracy, in the order in which they did."""
+    layers = (_quantize_metrics(report).get("fallback") or {}).get("float_layers", [])
+    return [
+        (
+            layer["layer"],
+            words.number(layer["loss"]),
+            words.number(layer["sqnr_db"]),
+            words.NOT_MEASURED if layer["gain_ms"] is None else f"{words.number(layer['gain_ms'])} ms",
+        )
+        for layer in layers
+    ]
+
+
+def _quantize_metrics(report: Report) -> Mapping[str, Any]:
+    return next((stage.metrics for stage in report.stages if stage.name == "quantize" and not stage.skipped), {})
+
+
+def _float_layers(report: Report) -> list[Markup]:
+    parts = [element("p", text) for text in quantization(report)]
+    rows = float_rows(report)
+    if rows:
+        caption = "Layers that went back to float, the first first"
+        parts.append(table("float-layers", caption, FLOAT_HEAD, rows, words=1))
+    return parts
 
 
 HEAD = ("Variant", "Layers, ms", "In INT8", "Weighted layers in float", "Conversions", "Costliest layer")

@@ -3,7 +3,7 @@
 import re
 
 from . import running, synthesis, words
-from .layers import top_rows
+from .layers import float_rows, quantization, top_rows
 from .rows import Row, places, rows, warnings
 from .schema import Report, Where
 
@@ -112,6 +112,12 @@ def _layers(report: Report) -> list[str]:
             lines = ["| layer | type | precision | time | share |", "|---|---|---|---:|---:|"]
             lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in found]
             parts += [f"Costliest layers of `{_code(variant.name)}`:", "\n".join(lines)]
+    parts += [_escape(text) for text in quantization(report)]
+    back = float_rows(report)
+    if back:
+        head = "| back in float | loss when it alone is INT8 | signal to noise, dB | INT8 saves |"
+        lines = ["| " + " | ".join(map(_escape, cells)) + " |" for cells in back]
+        parts.append("\n".join([head, "|---|---:|---:|---:|", *lines]))
     return ["### Time by layer", *parts] if parts else []
 
 

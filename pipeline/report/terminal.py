@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import synthesis, words
+from .layers import float_rows, quantization
 from .rows import Row, main_place, rows, warnings
 from .schema import Report, Variant
 
@@ -80,6 +81,12 @@ def _notes(report: Report) -> list[Text]:
         Text("± is half a 95 % interval, on its longer side; ▸ marks what was chosen.", style="dim"),
         Text(),
     ]
+    notes += [Text(text) for text in quantization(report)]
+    back = [row[0] for row in float_rows(report)]
+    if back:
+        notes.append(Text(f"In float: {', '.join(back)}", style="dim"))
+    if quantization(report):
+        notes.append(Text())
     found = [Text.assemble(("! ", "yellow"), text) for text in warnings(report)]
     return [*notes, *found, Text()] if found else notes
 

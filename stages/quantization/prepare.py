@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ...targets.errors import StageError
+from ...targets.errors import UnfitError
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
 from .scheme import Scheme
 
@@ -41,15 +41,15 @@ def prepare(module: nn.Module, scheme: Scheme) -> nn.Module:
     """A copy of the network that rounds as the scheme says; its ranges are still to be observed.
 
     Where torch cannot trace the network, each layer is rounded by itself: what lies between layers, such as batch norm
-    or a residual addition, then stays in float. StageError: it has no layer to quantise.
+    or a residual addition, then stays in float. UnfitError: it has no layer to quantise.
     """
-    graph_module = _trace(module)
+    graph_module = None if scheme.by_layer else _trace(module)
     if graph_module is None:
         return each_layer(module, scheme)
     _replace_layers_(graph_module, scheme)
     rounded = {name for name, part in graph_module.named_modules() if isinstance(part, RoundedLayer)}
     if not rounded:
-        raise StageError(NOTHING)
+        raise UnfitError(NOTHING)
     _insert_roundings_(graph_module, scheme, rounded)
     graph_module.graph.lint()
     graph_module.recompile()
@@ -63,7 +63,56 @@ def roundings(module: nn.Module) -> list[ActivationRounding]:
 
 def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
     """Every layer with rounded weights, by its name in the original network."""
-    return {name: part for name, part in module.named_modules() if isinstance(part, RoundedLayer)}
+    by_themselves = {
+        f"{name}.rounded": name for name, part in module.named_modules() if isinstance(part, RoundedByItself)
+    }
+    found = {name: part for name, part in module.named_modules() if isinstance(part, RoundedLayer)}
+    return {by_themselves.get(name, name): part for name, part in found.items()}
+
+
+def set_rounding_(module: nn.Module, rounding: bool) -> None:
+    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
+    for part in roundings(module):
+        part.rounding = rounding
+    for layer in rounded_layers(module).values():
+        layer.rounding = rounding
+
+
+def rounding_before(module: nn.Module) -> dict[str, ActivationRounding]:
+    """The rounding of what each rounded layer is given, by the layer's name."""
+    if not isinstance(module, fx.GraphModule):
+        alone = {name: part for name, part in module.named_modules() if isinstance(part, RoundedByItself)}
+        return {name: part.before for name, part in alone.items()}
+    layers, parts = rounded_layers(module), dict(module.named_modules())
+    found = {}
+    for node in module.graph.nodes:
+        if node.op == "call_module" and str(node.target) in layers:
+            before = parts.get(str(node.args[0].target))
+            if isinstance(before, ActivationRounding):
+                found[str(node.target)] = before
+    return found
+
+
+def float_again(prepared: nn.Module, source: nn.Module) -> nn.Module:
+    """A copy of the float network that `prepared` was made of, with the weights that it has come to."""
+    twin = copy.deepcopy(source)
+    inner: set[str] = set()
+    layers = rounded_layers(prepared)
+    names = {part: name for name, part in prepared.named_modules()}
+    with torch.no_grad():
+        for name, layer in layers.items():
+            inner.add(f"{names[layer]}.")
+            twin.get_submodule(name).load_state_dict(layer.layer.state_dict())
+            if layer.norm is not None and layer.norm_name is not None:
+                twin.get_submodule(layer.norm_name).load_state_dict(layer.norm.state_dict())
+        wanted = twin.state_dict()
+        rest = {
+            key: value
+            for key, value in prepared.state_dict().items()
+            if key in wanted and not key.startswith(tuple(inner))
+        }
+        twin.load_state_dict(rest, strict=False)
+    return twin.eval()
 
 
 def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
@@ -73,7 +122,7 @@ def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
         name for name, part in prepared.named_modules() if isinstance(part, WEIGHTED) and not _is_excluded(name, scheme)
     ]
     if not names:
-        raise StageError(NOTHING)
+        raise UnfitError(NOTHING)
     grid = scheme.grid(nonnegative=False)  # which inputs come out of a ReLU is not known here
     for name in names:
         layer = RoundedLayer(prepared.get_submodule(name), None, weight_limit=scheme.weight_limit)
@@ -104,7 +153,9 @@ def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
             norm_node.replace_all_uses_with(node)
             graph_module.graph.erase_node(norm_node)
             graph_module.delete_submodule(str(norm_node.target))
-        graph_module.set_submodule(name, RoundedLayer(parts[name], norm, weight_limit=scheme.weight_limit))
+        norm_name = None if norm_node is None else str(norm_node.target)
+        layer = RoundedLayer(parts[name], norm, weight_limit=scheme.weight_limit, norm_name=norm_name)
+        graph_module.set_submodule(name, layer)
     graph_module.recompile()
 
 

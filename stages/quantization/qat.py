@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...targets.cpu import weight_bits
@@ -18,8 +17,12 @@ from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
 from ..teaching import teach
-from .prepare import NORMS, prepare, rounded_layers, roundings
+from .deciding import give_back, told_of_training, why_not_to_train
+from .doubts import doubts
+from .posttraining import calibrate
+from .prepare import NORMS, rounded_layers, roundings
 from .scheme import Scheme
+from .standing import bar
 
 CALIBRATION_BATCH = 64
 # Batch norm learns for the first part of a long training only: its statistics are the float network's and good, and
@@ -30,40 +33,69 @@ RANGES_LEARN_SHARE = 0.5
 
 
 def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifact:
-    """The artifact's INT8 form; calibrated, trained, and left in whichever of the two answers better."""
+    """The artifact's INT8 form: calibrated; trained where that does not do; with layers in float where that does not.
+
+    Trained or not, it is left in whichever of the two answers better.
+    """
     data = context.data
     scheme = scheme_for(context.profile, exclude=settings.exclude)
     _refuse_unknown(artifact.module, settings.exclude)
-    module = prepare(artifact.module, scheme)
-    calibrate_(module, calibration_images(context, settings.calibration))
+    batches = calibration_images(context, settings.calibration)
+    for doubt in doubts(batches, context):
+        context.note(f"quantize: {doubt}")
+    are_classes = data.task.has_one_class_each
+    calibrated = calibrate(artifact.module, scheme, batches, are_classes=are_classes)
+    module, scheme = calibrated.module, calibrated.scheme
+    asked = bar(artifact.original.module, context)
+    standing = asked.judge(module, context) if asked else None
     metrics: dict[str, Any] = {
         "layers": len(rounded_layers(module)),
         "weight_bits": scheme.weight_bits,
         "flavour": scheme.flavour,
-        "calibration_images": min(settings.calibration, len(data.train or data.val)),
+        "calibration_images": sum(map(len, batches)),
+        "post_training": calibrated.facts(),
         "validation_float": quality(artifact.module, data.val, data),
-        "validation_calibrated": quality(module, data.val, data),
+        "validation_calibrated": standing.value if standing else quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
-    if settings.epochs:
-        is_real = data.synthetic is None
-        with nullcontext() if is_real else resting_norms(module):
-            trained, figures = teach(
-                module,
-                settings,
-                context,
-                teacher=artifact.module,
-                known={"model": artifact.original.module, "float": artifact.module},
-                full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
-                before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs, norms_learn=is_real),
-                images=data.train,  # those that there are: a generator would have to learn the grid's errors
-            )
-        switch_(module, epoch=settings.epochs, epochs=settings.epochs)
-        metrics.update(figures, best_epoch=trained.best_epoch)
-        curves = trained.curves
+    spared = why_not_to_train(settings, standing)
+    if spared is not None:
+        metrics |= told_of_training(spared, module, artifact.module, batches, settings, context)
+    else:
+        figures, curves = _train_(module, settings, artifact, context)
+        metrics |= figures
+        standing = asked.judge(module, context) if asked else None
+    if settings.fallback and asked and standing and not standing.meets:
+        # where it was not trained, the calibrated network differs from the plain one by its corrected biases alone
+        candidates = [calibrated.plain] if spared else [module, calibrated.plain]
+        mixed, wider, metrics["fallback"] = give_back(
+            candidates, calibrated, batches, asked=asked, artifact=artifact, context=context
+        )
+        module, scheme = (module, scheme) if mixed is None else (mixed, wider)
     metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="quantize", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
+
+
+def _train_(
+    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Train with the rounding in place; figures and curves."""
+    data = context.data
+    is_real = data.synthetic is None
+    with nullcontext() if is_real else resting_norms(module):
+        trained, figures = teach(
+            module,
+            settings,
+            context,
+            teacher=artifact.module,
+            known={"model": artifact.original.module, "float": artifact.module},
+            full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
+            before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs, norms_learn=is_real),
+            images=data.train,  # those that there are: a generator would have to learn the grid's errors
+        )
+    switch_(module, epoch=settings.epochs, epochs=settings.epochs)
+    return {**figures, "best_epoch": trained.best_epoch}, trained.curves
 
 
 def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = ()) -> Scheme:
@@ -84,18 +116,6 @@ def calibration_images(context: Context, count: int) -> list[Tensor]:
         if seen >= count:
             break
     return batches
-
-
-def calibrate_(module: nn.Module, batches: list[Tensor]) -> None:
-    """Observe the range of every rounded activation while nothing is rounded."""
-    module.eval()
-    set_observing_(module, True)
-    set_rounding_(module, False)
-    with torch.no_grad():
-        for batch in batches:
-            module(batch)
-    set_observing_(module, False)
-    set_rounding_(module, True)
 
 
 def switch_(module: nn.Module, *, epoch: int, epochs: int, norms_learn: bool = True) -> None:
@@ -129,14 +149,6 @@ def set_observing_(module: nn.Module, observing: bool) -> None:
     """Let the ranges follow what they see, or hold them."""
     for rounding in roundings(module):
         rounding.observing = observing
-
-
-def set_rounding_(module: nn.Module, rounding: bool) -> None:
-    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
-    for part in roundings(module):
-        part.rounding = rounding
-    for layer in rounded_layers(module).values():
-        layer.rounding = rounding
 
 
 def _refuse_unknown(module: nn.Module, names: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ class Scheme:
     flavour: Flavour
     weight_bits: Literal[7, 8] = 8
     exclude: tuple[str, ...] = ()
+    by_layer: bool = False  # each layer rounded by itself: the code between them cannot be followed
     float_weights: bool = False  # TensorRT 8 wants weights as float -> quantise -> dequantise
 
     @property

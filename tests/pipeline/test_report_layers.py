@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from report_sample import sample_report
+import io
 
-from edgepress.pipeline.report import html, markdown, waterfall
+import pytest
+from report_sample import sample_report
+from rich.console import Console
+
+from edgepress.pipeline.report import html, markdown, terminal, waterfall
 from edgepress.pipeline.report.layers import kind, top_rows
 from edgepress.pipeline.report.schema import Divergence, DivergencePoint, LayerTime, LayerTimes, Parity, Report
 
@@ -54,6 +58,33 @@ def test_the_markdown_has_the_costliest_layers_of_both() -> None:
     assert "fast.&lt;0&gt;" in text
     assert "slow.5" not in text
     assert "Time by layer" not in markdown.markdown(sample_report())
+
+
+def with_floats() -> Report:
+    """The sample, whose quantize stage did not train and gave a layer back."""
+    found = report()
+    stage = next(stage for stage in found.stages if stage.name == "quantize")
+    stage.metrics["training_skipped"] = "mode is ptq"
+    stage.metrics["training_seconds_saved"] = 72.0
+    layer_facts = {"layer": "block.<1>", "loss": 0.25, "sqnr_db": 11.5, "gain_ms": None}
+    stage.metrics["fallback"] = {"sentence": "1 of 9 layers went back to float", "float_layers": [layer_facts]}
+    return found
+
+
+@pytest.mark.parametrize("form", ["page", "markdown", "terminal"])
+def test_what_went_back_to_float_and_what_was_not_trained_is_shown_everywhere(form: str) -> None:
+    def told(found: Report) -> str:
+        if form == "terminal":
+            console = Console(width=160, record=True, file=io.StringIO())
+            terminal.print_report(found, console)
+            return console.export_text()
+        return html.html(found) if form == "page" else markdown.markdown(found)
+
+    text = told(with_floats())
+    assert "Not trained with the rounding in place: mode is ptq; that saved about" in text
+    assert "1 of 9 layers went back to float." in text
+    assert ("block.<1>" if form == "terminal" else "block.&lt;1&gt;") in text
+    assert "Not trained with the rounding" not in told(report())
 
 
 def test_a_conversion_is_one_in_every_precision() -> None:

@@ -16,7 +16,7 @@ from edgepress.stages.artifact import Artifact, ExportedFile, Record
 from edgepress.stages.prune import Prune
 from edgepress.stages.pruning import remove_channels
 from edgepress.stages.quantization.prepare import prepare
-from edgepress.stages.quantization.qat import calibrate_
+from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Scheme
 
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from edgepress.stages.divergence import find_divergence
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.prepare import prepare
-from edgepress.stages.quantization.qat import calibrate_
+from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
 
 LAYERS = ("stem", "block.conv1", "block.conv2", "head")

@@ -15,7 +15,7 @@ from edgepress.stages.models import build
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.prepare import prepare, rounded_layers
-from edgepress.stages.quantization.qat import calibrate_
+from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Scheme
 from edgepress.stages.settings import ModelSettings
 from edgepress.stages.tasks import TASKS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_float_files_get_a_bfloat16_twin_where_the_cpu_computes_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
 ) -> None:
     monkeypatch.setattr(cpu, "has_bfloat16", lambda: has)
+    monkeypatch.setattr(cpu, "has_float16", lambda: False)
     engines = profiling.engines_for((file("baseline", "fp32"), file("int8", "int8")), context(tmp_path))
     assert list(engines) == (["baseline", "baseline-bf16", "int8"] if has else ["baseline", "int8"])
     assert engines["int8"].precision == "int8"
@@ -45,3 +47,18 @@ def test_a_stand_in_with_another_runtime_runs_the_onnx_file_in_float(tmp_path: P
     assert engines["pruned"].path.suffix == ".onnx"
     assert engines["pruned"].precision == "fp32"  # ONNX Runtime computes a float16 file so on a CPU
     assert engines["pruned"].runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_float16_is_a_candidate_where_the_cpu_computes_in_it_and_no_number_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(cpu, "has_float16", lambda: True)
+    known = replace(file("pruned", "fp32"), fits_float16=fits)
+    engines = profiling.engines_for((known,), context(tmp_path))
+    assert {name: engine.precision for name, engine in engines.items()} == {
+        "pruned": "fp32",
+        "pruned-bf16": "bf16",
+        **({"pruned-fp16": "fp16"} if fits else {}),
+    }

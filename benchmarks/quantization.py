@@ -1,0 +1,315 @@
+"""INT8 as the runtime wants it: 7 bits without VNNI, what a training step costs, and the peers' defaults.
+
+python benchmarks/quantization.py --data imagefolder:FOLDER --teacher FILE [--net resnet20|resnet56] [--json FILE]
+                                  [--only bits,step,peers] [--seeds 0] [--quick]
+
+bits: a ResNet whose parameters are named as in examples/my_model.py, calibrated and not trained, in OpenVINO held to
+AVX2 (ONEDNN_MAX_CPU_ISA): weights of 8 bits against the 7 of the profile x86-avx2, on the same test images as float.
+step: a training step with the rounding in place against one in float32, in turn, and the peak memory of each.
+peers: MobileNetV2 at half width and a small ViT, random weights: our file for each runtime against what
+onnxruntime.quantization.quantize_static makes by default and with the options that ONNX Runtime recommends for its CPU,
+and against nncf.quantize where that is installed, timed in turn in both runtimes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from distill_nets import resnet20, resnet56
+from distill_runs import room
+from guard_nets import MobileNet, seeded
+from seeds import Results, parser, seeds_of, table, wanted
+from torch import Tensor, nn
+
+from edgepress.stages.comparison import sqnr_db
+from edgepress.stages.data import Data, loader
+from edgepress.stages.evaluation import EVAL_BATCH
+from edgepress.stages.onnx_file import write_onnx
+from edgepress.stages.quantization.frozen import freeze
+from edgepress.stages.quantization.posttraining import calibrate
+from edgepress.stages.quantization.qat import switch_
+from edgepress.stages.quantization.scheme import Flavour, Scheme
+from edgepress.stages.weights import load_weights_
+from edgepress.targets import memory, profiles
+from edgepress.targets.measure import Engine, Measurement, measure
+from edgepress.targets.runtimes import target
+from edgepress.targets.statistics import paired_drop, ratio
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # the small ViT is an example
+
+NETS = {"resnet20": resnet20, "resnet56": resnet56}
+NAMES = ("bits", "step", "peers")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # as the published weights want it
+LAYOUTS: Mapping[str, Flavour] = {"onnxruntime": "ort-u8", "openvino": "openvino"}
+SIZE = 96  # of the peers' inputs
+CALIBRATION = 256
+BATCH = 128
+
+
+def main() -> None:
+    made = parser(__doc__, data="imagefolder:FOLDER")
+    made.add_argument("--teacher", type=Path, required=True, metavar="FILE", help="weights of the ResNet")
+    made.add_argument("--net", choices=tuple(NETS), default="resnet20")
+    made.add_argument("--images", type=int, default=2000, help="of the test images, for accuracy (default: 2000)")
+    options = made.parse_args()
+    limit = 200 if options.quick else options.images
+    with room(options, val_share=0.1, **IMAGENET) as found:
+        net = NETS[options.net](len(found.data.classes))
+        load_weights_(net, options.teacher)
+        results = Results(file=options.json, settings={"net": options.net, "images": limit})
+        seconds, rounds = (0.5, 2) if options.quick else (6.0, 9)
+        parts: dict[str, Callable[[int], None]] = {
+            "bits": lambda seed: bits(results, net.eval(), found.data, limit, seed),
+            "step": lambda seed: step(results, net, found.data, rounds, seed),
+            "peers": lambda seed: peers(results, seconds, seed),
+        }
+        for name in wanted(options, NAMES):
+            for seed in seeds_of(options):
+                parts[name](seed)
+    report(results)
+
+
+def bits(results: Results, net: nn.Module, data: Data, limit: int, seed: int) -> None:
+    """Accuracy in OpenVINO without VNNI: float, 8 bits, 7 bits."""
+
+    def do() -> dict[str, float]:
+        batches = calibration_batches(data, seed)
+        images, labels = some(data, limit)
+        with tempfile.TemporaryDirectory(prefix="bits-") as name:
+            folder, engines = Path(name), []
+            modules = {"float": net}
+            for width in (8, 7):
+                scheme = Scheme(flavour="openvino", weight_bits=width)
+                modules[f"w{width}"] = freeze(calibrate(net, scheme, batches, are_classes=True).module, scheme)
+            for kind, module in modules.items():
+                path = written(module, folder / f"{kind}.onnx", images[:1])
+                precision = "fp32" if kind == "float" else "int8"
+                engines.append(Engine(name=kind, path=path, runtime="openvino", precision=precision))
+            found = timed(engines, images.numpy(), environment=profiles.load("x86-avx2").environment)
+        right = {kind: answers(found, kind).argmax(1) == labels.numpy() for kind in modules}
+        figures = {f"accuracy {kind}": 100 * float(value.mean()) for kind, value in right.items()}
+        for kind in ("w8", "w7"):
+            drop, low, high = paired_drop(right["float"], right[kind])
+            figures |= {f"drop {kind}": drop, f"drop {kind} low": low, f"drop {kind} high": high}
+            figures[f"sqnr {kind}"] = sqnr_db(answers(found, kind), answers(found, "float"))
+            figures |= faster(found, kind, "float")
+        return figures
+
+    results.run("bits", seed, do)
+
+
+def step(results: Results, net: nn.Module, data: Data, rounds: int, seed: int) -> None:
+    """Milliseconds and peak memory of a training step: float32, and with the rounding of each layout."""
+    images, labels = some(data, BATCH, split="train")
+    batches = [images]
+    learners = {"float32": copy.deepcopy(net)}
+    for flavour in ("openvino", "ort-u8", "trt"):
+        learners[flavour] = calibrate(net, Scheme(flavour=flavour), batches, are_classes=True).module
+
+    def one(module: nn.Module) -> None:
+        loss = nn.functional.cross_entropy(module(images), labels)
+        optimizers[module].zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizers[module].step()
+
+    optimizers = {module: torch.optim.SGD(module.parameters(), lr=1e-4) for module in learners.values()}
+
+    def do() -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for name, module in learners.items():
+            module.train()
+            if name != "float32":
+                switch_(module, epoch=1, epochs=2)
+            memory.forget_peak()
+            before = memory.now_mb().get("resident", math.nan)
+            one(module)
+            figures[f"peak MB {name}"] = memory.now_mb().get("peak", math.nan) - before
+        seconds: dict[str, list[float]] = {name: [] for name in learners}
+        for _ in range(rounds):
+            for name, module in learners.items():
+                began = time.perf_counter()
+                one(module)
+                seconds[name].append(time.perf_counter() - began)
+        for name, values in seconds.items():
+            figures[f"ms {name}"] = 1000 * float(np.median(values))
+            quotients = np.asarray(values) / np.asarray(seconds["float32"])
+            figures[f"times {name}"] = float(np.median(quotients))
+        return figures
+
+    results.run("step", seed, do)
+
+
+def peers(results: Results, seconds: float, seed: int) -> None:
+    """Ours against the peers' defaults in both runtimes: speed and fidelity."""
+    from vit import teacher as vit
+
+    torch.manual_seed(seed)
+    nets = {"MobileNetV2": seeded(MobileNet()), "ViT": vit(size=SIZE, patch=12).eval()}
+    for name, net in nets.items():
+        for runtime, flavour in LAYOUTS.items():
+            if target(runtime).unavailable():
+                continue
+            do = partial(against_peers, net, runtime, flavour, seconds=seconds, seed=seed)
+            results.run(f"{name} in {runtime}", seed, do)
+
+
+def against_peers(net: nn.Module, runtime: str, flavour: Flavour, *, seconds: float, seed: int) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(CALIBRATION + 64, 3, 12, 12, generator=generator)
+    images = nn.functional.interpolate(coarse, SIZE, mode="bilinear") - 0.5
+    show_norms(net, images[:64])
+    calibration, shown = images[:CALIBRATION], images[CALIBRATION:]
+    scheme = Scheme(flavour=flavour)
+    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+        folder = Path(name)
+        files = {"float": written(net, folder / "float.onnx", shown[:1])}
+        ours = calibrate(net, scheme, list(torch.split(calibration, 64)), are_classes=True)
+        files["ours"] = written(freeze(ours.module, ours.scheme), folder / "ours.onnx", shown[:1])
+        files |= static(files["float"], calibration.numpy(), folder)
+        files |= nncf_file(files["float"], calibration.numpy(), folder, runtime)
+        engines = [
+            Engine(name=kind, path=path, runtime=runtime, precision="fp32" if kind == "float" else "int8")
+            for kind, path in files.items()
+        ]
+        found = timed(engines, shown.numpy(), seconds=seconds)
+    figures: dict[str, float] = {}
+    for kind in files:
+        latency = found.figures[kind].latency
+        if latency is None:
+            print(f"{kind} in {runtime}: {found.figures[kind].failed}", file=sys.stderr)
+            continue
+        figures[f"ms {kind}"] = latency.median_ms
+        if kind != "float":
+            figures[f"sqnr {kind}"] = sqnr_db(answers(found, kind), answers(found, "float"))
+            figures |= faster(found, kind, "float")
+        if kind not in ("float", "ours"):
+            figures |= faster(found, "ours", kind)
+    return figures
+
+
+def static(model: Path, images: np.ndarray[Any, Any], folder: Path) -> dict[str, Path]:
+    """quantize_static by its defaults, and as ONNX Runtime's page for its CPU recommends."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.left, None)
+            return None if image is None else {"input": image[None]}
+
+    ready = folder / "ready.onnx"
+    quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
+    files = {"ORT default": folder / "default.onnx", "ORT u8s8": folder / "u8s8.onnx"}
+    quantize_static(str(ready), str(files["ORT default"]), Reader())
+    quantize_static(
+        str(ready), str(files["ORT u8s8"]), Reader(), quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
+    )  # fmt: skip
+    return files
+
+
+def nncf_file(model: Path, images: np.ndarray[Any, Any], folder: Path, runtime: str) -> dict[str, Path]:
+    """nncf.quantize by its defaults, for OpenVINO as its own model; nothing where it is not installed."""
+    try:
+        import nncf
+    except ImportError:
+        print("nncf is not installed: left out", file=sys.stderr)
+        return {}
+    dataset = nncf.Dataset([image[None] for image in images])
+    if runtime == "openvino":
+        import openvino
+
+        made = nncf.quantize(openvino.Core().read_model(str(model)), dataset)
+        path = folder / "nncf.xml"
+        openvino.save_model(made, str(path), compress_to_fp16=False)
+        return {"nncf": path}
+    import onnx
+
+    path = folder / "nncf.onnx"
+    onnx.save(nncf.quantize(onnx.load(str(model)), nncf.Dataset([{"input": image[None]} for image in images])), path)
+    return {"nncf": path}
+
+
+def show_norms(net: nn.Module, images: Tensor) -> None:
+    """Let batch norms see what comes, else answers of random weights vanish."""
+    net.train()
+    with torch.no_grad():
+        net(images)
+    net.eval()
+
+
+def calibration_batches(data: Data, seed: int) -> list[Tensor]:
+    images, _ = some(data, CALIBRATION, split="train", seed=seed)
+    return list(torch.split(images, 64))
+
+
+def some(data: Data, count: int, *, split: str = "test", seed: int = 0) -> tuple[Tensor, Tensor]:
+    """So many normalised images with their labels."""
+    images, labels = [], []
+    for batch, targets, _ in loader(getattr(data, split), batch_size=EVAL_BATCH, shuffle=True, seed=seed, epoch=0):
+        images.append(data.preprocessing.normalize(batch))
+        labels.append(targets)
+        if sum(map(len, images)) >= count:
+            break
+    return torch.cat(images)[:count], torch.cat(labels)[:count]
+
+
+def written(module: nn.Module, path: Path, example: Tensor) -> Path:
+    write_onnx(module.eval(), path, example=example, opset=17, dynamic_batch=False, metadata={})
+    return path
+
+
+def timed(
+    engines: list[Engine], images: np.ndarray[Any, Any], *, seconds: float = 2.0, environment: Mapping[str, str] = {},
+) -> Measurement:  # fmt: skip
+    return measure(
+        engines, inputs={"test": images}, seconds=seconds, environment=environment, all_cores=False, memory=False,
+        energy=False,
+    )  # fmt: skip
+
+
+def answers(found: Measurement, kind: str) -> np.ndarray[Any, Any]:
+    outputs = found.figures[kind].outputs
+    if outputs is None:
+        sys.exit(f"{kind}: {found.figures[kind].failed}")
+    return outputs["test"]
+
+
+def faster(found: Measurement, kind: str, than: str) -> dict[str, float]:
+    """How many times, with its interval."""
+    mine, theirs = found.figures[kind].latency, found.figures[than].latency
+    if mine is None or theirs is None:
+        return {}
+    value = ratio(theirs, mine)
+    name = f"{kind} over {than}"
+    return {name: value.value, f"{name} low": value.low, f"{name} high": value.high}
+
+
+def report(results: Results) -> None:
+    for name, by_seed in results.by_name().items():
+        for seed, figures in by_seed.items():
+            print(f"\n{name}, seed {seed}\n")
+            shown = [figure for figure in figures if not figure.endswith(("low", "high"))]
+            print(table(["figure", "value", "95 %"], [row(figure, figures) for figure in shown]))
+
+
+def row(figure: str, figures: Mapping[str, float]) -> tuple[str, str, str]:
+    low, high = figures.get(f"{figure} low"), figures.get(f"{figure} high")
+    return figure, f"{figures[figure]:.4g}", "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What is exported in which precision, what would overflow, and what the runtime makes of INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from nets import artifact, context, net
+from torch import Tensor, nn
+
+from edgepress.stages import exporting
+from edgepress.stages.artifact import Artifact, Context, Record
+from edgepress.stages.export import Export
+from edgepress.stages.exporting import export
+from edgepress.stages.overflow import peak
+from edgepress.stages.quantization.qat import quantize
+from edgepress.stages.quantize import Quantize
+from edgepress.targets.errors import StageError
+
+IMAGES = [torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))]
+
+
+class Squares(nn.Module):
+    """The large numbers are between its modules, and gone at the end."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.scale, self.head = factor, nn.Identity(), Loud(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.scale(x.flatten(1)[:, :4]))  # type: ignore[no-any-return]
+
+
+class Loud(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.factor).square() / self.factor**2
+
+
+def test_a_number_between_two_operators_that_float16_cannot_hold_is_found_with_its_module() -> None:
+    found = peak(Squares(1000.0), IMAGES)
+    assert not found.fits
+    assert found.layer == "head"
+    largest = float((1000 * IMAGES[0].flatten(1)[:, :4]).square().max())
+    assert found.value == pytest.approx(largest)
+    assert "float16 ends at 65504, and head reaches" in found.words()
+
+
+def test_what_fits_is_told_with_its_largest_value() -> None:
+    assert peak(net(), IMAGES).fits
+    assert peak(net(), IMAGES).value >= float(IMAGES[0].max())
+
+
+def test_a_mask_of_minus_infinity_is_no_overflow() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).masked_fill(x.flatten(1) > 0.5, float("-inf")).softmax(1)
+
+    assert peak(Masked(), IMAGES).fits
+
+
+def exported(work: Path, target: str, *, module: nn.Module | None = None, quantized: bool = False) -> Artifact:
+    around = context(work, target=target)
+    found = artifact(module)
+    if quantized:
+        found = quantize(Quantize(epochs=0, calibration=64), found, around)
+    return export(Export(), found, around)
+
+
+def precisions(found: Artifact) -> dict[str, str]:
+    return {file.variant: file.precision for file in found.files}
+
+
+def test_whether_float16_would_hold_is_told_of_every_float_version_that_may_run_in_it(tmp_path: Path) -> None:
+    found = exported(tmp_path, "jetson-orin-nano", quantized=True)
+    assert precisions(found) == {"baseline": "fp32", "int8": "int8"}
+    assert found.records[-1].metrics["largest_activations"]["baseline"]["fits"]
+    assert found.files[0].fits_float16
+
+
+def test_openvino_needs_no_file_for_float16(tmp_path: Path) -> None:
+    assert precisions(exported(tmp_path, "openvino-cpu")) == {"baseline": "fp32"}
+
+
+def test_a_network_that_overflows_stays_in_float32_and_is_told_of(tmp_path: Path) -> None:
+    notes: list[str] = []
+    around = replace(context(tmp_path, target="jetson-nano"), note=notes.append)
+    record = Record(stage="prune", settings={}, seconds=0.0, metrics={})
+    found = export(Export(), artifact(Squares(1000.0)).next(record=record, module=Squares(2000.0)), around)
+    assert precisions(found) == {"baseline": "fp32", "pruned": "fp32"}
+    assert "it stays in float32" in found.files[-1].warnings[0]
+    assert not found.files[-1].fits_float16
+    assert sum("stays in float32" in note for note in notes) == 2
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu"])
+def test_the_record_tells_how_many_layers_the_runtime_runs_in_int8(tmp_path: Path, target: str) -> None:
+    found = exported(tmp_path, target, quantized=True)
+    counted = found.records[-1].metrics["in_int8"]["int8"]
+    assert counted["rounded"] == 4
+    assert counted["in_int8"] >= counted["least"] == 3
+    assert not found.files[-1].warnings
+
+
+def test_fewer_int8_layers_than_the_profile_expects_are_named(tmp_path: Path) -> None:
+    """The layout of TensorRT does not fuse in ONNX Runtime."""
+    notes: list[str] = []
+    around = context(tmp_path, target="onnxruntime-cpu")
+    wrong = replace(around, profile=around.profile.model_copy(update={"qdq": "trt"}), note=notes.append)
+    found = export(Export(), quantize(Quantize(epochs=0), artifact(), around_without_note(wrong)), wrong)
+    (warning,) = found.files[-1].warnings
+    assert warning.startswith("onnxruntime runs 0 of 4 quantised layers in INT8, and the profile expects 3 at least")
+    assert "stem" in warning
+    assert "block.conv1" in warning
+    assert any(warning in note for note in notes)
+
+
+def around_without_note(around: Context) -> Context:
+    return replace(around, note=lambda text: None)
+
+
+def test_layers_that_were_meant_to_stay_in_float_are_not_held_against_the_runtime(tmp_path: Path) -> None:
+    around = context(tmp_path)
+    quantized = quantize(Quantize(epochs=0, exclude=("stem",)), artifact(), around)
+    counted = export(Export(), quantized, around).records[-1].metrics["in_int8"]["int8"]
+    assert counted["rounded"] == 3
+    assert "stem" not in counted["in_float"]
+
+
+def test_a_version_that_cannot_be_exported_is_left_out_and_the_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "freeze", failing("no such operator"))
+    notes: list[str] = []
+    around = replace(context(tmp_path), note=notes.append)
+    found = export(Export(), quantize(Quantize(epochs=0), artifact(), around), around)
+    assert precisions(found) == {"baseline": "fp32"}
+    assert found.records[-1].metrics["left_out"] == {"int8": "no such operator"}
+    assert "export: int8 is left out: no such operator" in notes
+
+
+def failing(text: str) -> Callable[..., nn.Module]:
+    def fail(*_: object) -> nn.Module:
+        raise StageError(text)
+
+    return fail
