@@ -17,8 +17,9 @@ from ..stages.artifact import Artifact, Context, Record
 from ..stages.crew import Crew
 from ..stages.crew import crew as meet
 from ..stages.data import Data
+from ..stages.exporting import refuse_what_cannot_be_built
 from ..stages.launch import processes
-from ..stages.progress import Progress
+from ..stages.progress import Progress, Quiet
 from ..stages.tasks import CLASSIFICATION
 from ..stages.tracking import Tracker, Untracked, tracker_for
 from ..targets import memory
@@ -90,6 +91,8 @@ def run(
     if start.has_random_weights:
         reporter.note("the model comes without weights and no stage trains it: its answers will be random")
     runner = Runner(start=start, store=store, reporter=reporter, crew=crew, mlflow=mlflow)
+    if crew.is_main:
+        runner.refuse_what_cannot_be_built()
     artifact = start.original
     for entry in plan.stages:
         artifact = runner.carry_out(entry, artifact)
@@ -149,6 +152,18 @@ class Runner:
         words = f"left out: {record.skipped}" if record.skipped else _metric_words(record)
         self.reporter.done(name, f"{record.seconds:.1f} s  {words}".rstrip())
         return kept
+
+    def refuse_what_cannot_be_built(self) -> None:
+        """Before any work: hours of training must not end with a network that the board's TensorRT does not read."""
+        export = next((entry for entry in self.start.plan.stages if entry.name == "export" and not entry.skip), None)
+        if export is None:
+            return
+        networks = {"baseline": self.start.original.module}
+        if "student" in self.start.builders:
+            networks["student"] = self.start.builders["student"]()
+        with tempfile.TemporaryDirectory() as folder:
+            context = self.context(export, work=Path(folder), progress=Quiet(), tracker=Untracked())
+            refuse_what_cannot_be_built(networks, context)
 
     def _stored(self, name: str, key: str, artifact: Artifact) -> Artifact | None:
         """What an earlier run made of the stage, or the main process just now; alike for every process."""

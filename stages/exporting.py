@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..targets import cpu, operators, runtimes
+from ..targets import cpu, operators, runtimes, trt
 from ..targets.errors import StageError
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, ExportedFile, Record
@@ -19,7 +19,7 @@ from .comparison import agrees, compare
 from .data import loader
 from .export import Export
 from .fusing import Fusion, fusion
-from .onnx_file import write_onnx
+from .onnx_file import changes_of, write_onnx
 from .overflow import Peak, peak
 from .pruning import count_macs, count_parameters
 from .quantization.frozen import freeze
@@ -123,6 +123,7 @@ def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
         metrics["largest_activations"] = peaks
     if fused:
         metrics["in_int8"] = {name: one.facts() for name, one in fused.items()}
+    metrics["rewritten"] = {file.variant: changes for file in files if (changes := changes_of(file.onnx))}
     return artifact.next(
         record=Record(stage="export", settings=asdict(settings), seconds=0.0, metrics=metrics),
         files=tuple(files),
@@ -171,7 +172,7 @@ def _export_one(
     write_onnx(
         module,
         path,
-        example=images[:1],
+        example=images,
         opset=profile.opset,
         dynamic_batch=settings.dynamic_batch,
         metadata={
@@ -179,7 +180,8 @@ def _export_one(
             "edgepress.variant": name,
             "edgepress.precision": precision,
         },
-        half=precision == "fp16",
+        half=computes_in_half(precision, profile),
+        tensorrt=profile.runtime_version if profile.runtime == "tensorrt" else None,
     )
     if profile.runtime == "tensorrt":
         _refuse_unbuildable(path, profile)
@@ -214,8 +216,16 @@ def precision_of(name: str, version: Artifact, profile: Profile) -> str:
     """What the file computes in. The baseline stays as the user gave it."""
     if version.form == "quantized":
         return "int8"
-    half = "fp16" in profile.precisions and "int8" not in profile.precisions and profile.runtime == "tensorrt"
-    return "fp16" if half and name != "baseline" else "fp32"
+    half = "fp16" in profile.precisions and profile.runtime == "tensorrt"
+    by_flag = "int8" in profile.precisions and not trt.is_strongly_typed(profile.runtime_version or "")
+    return "fp16" if half and not by_flag and name != "baseline" else "fp32"
+
+
+def computes_in_half(precision: str, profile: Profile) -> bool:
+    """Whether the file's types are float16; behind INT8 too, where TensorRT goes by types alone."""
+    if precision == "int8" and profile.runtime == "tensorrt" and "fp16" in profile.precisions:
+        return trt.is_strongly_typed(profile.runtime_version or "")
+    return precision == "fp16"
 
 
 def deployable(version: Artifact) -> nn.Module:
@@ -255,6 +265,21 @@ def check_parity(
             f"{len(images)} {task.samples}, agreement {100 * figures['argmax_agreement']:.1f} %"
         )
     return figures
+
+
+def refuse_what_cannot_be_built(networks: Mapping[str, nn.Module], context: Context) -> None:
+    """Export each network as it is, before anything is trained. StageError: the board's TensorRT would not take it."""
+    profile = context.profile
+    if profile.runtime != "tensorrt":
+        return
+    images, _ = parity_samples(context)
+    for name, module in networks.items():
+        path = context.work / f"{name}.onnx"
+        write_onnx(
+            module, path, example=images[:1], opset=profile.opset, dynamic_batch=False, metadata={},
+            tensorrt=profile.runtime_version, fold=False,
+        )  # fmt: skip
+        _refuse_unbuildable(path, profile)
 
 
 def _refuse_unbuildable(path: Path, profile: Profile) -> None:

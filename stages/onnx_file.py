@@ -6,8 +6,9 @@ import contextlib
 import copy
 import io
 import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,7 +17,14 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from ..targets.errors import StageError
+from ..targets.half import largest_values, to_half
+from ..targets.rewriting import rewritten
 from .quantization.frozen import FrozenLayer
+
+NEEDS_OPSET = re.compile(r"added in version (\d+)")  # torch's words for an operator that is too new (torch 2.13)
+NEWEST_OPSET = 20  # of this exporter
+RANGE_SAMPLES = 16
+REWRITTEN = "edgepress.rewritten"  # in the file's metadata: what it says in other operators than torch did
 
 
 def write_onnx(
@@ -28,13 +36,51 @@ def write_onnx(
     dynamic_batch: bool,
     metadata: Mapping[str, str],
     half: bool = False,
+    tensorrt: str | None = None,
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """Export in eval mode, with batch norm folded, one input `input` and one output `output`.
 
-    half: weights and arithmetic in float16; input and output stay float32. The file appears whole or not at all.
+    example: samples; with the first one the network is traced, and by some of them what overflows float16 is found.
+    half: weights and arithmetic in float16; input and output stay float32. tensorrt: the version that will read it;
+    what torch cannot say in that operator set is exported in a newer one and said in older operators. fold: with
+    batch norm folded; without, nodes keep the names of their modules. The file appears whole or not at all.
     StageError: the exporter cannot, or the file holds another operator set than was asked for.
     """
-    wrapped = _Half(_folded(module)) if half else _Plain(_folded(module))
+    wrapped = _Plain(_folded(module) if fold else copy.deepcopy(module))
+    model = _exported(wrapped, example[:1], opset=opset, dynamic_batch=dynamic_batch, newer=tensorrt is not None)
+    _inline_shared_initializers_(model)
+    changes: Sequence[str] = ()
+    if tensorrt is not None:
+        found = rewritten(model, version=tensorrt)
+        if found.problems:
+            lines = "\n".join(f"  {problem}" for problem in found.problems)
+            raise StageError(f"{path.name} cannot be said in what TensorRT {tensorrt} reads:\n{lines}")
+        model, changes = found.model, found.changes
+    written = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    if written != opset and tensorrt is None:
+        raise StageError(f"the exporter wrote opset {written} instead of {opset}")
+    if half:
+        model = to_half(model, largest=largest_values(model.SerializeToString(), example[:RANGE_SAMPLES].numpy()))
+    onnx.helper.set_model_props(model, {**metadata, **({REWRITTEN: "; ".join(changes)} if changes else {})})
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(model.SerializeToString())
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    return model
+
+
+def changes_of(path: Path) -> str:
+    """What a file says in other operators than torch did; empty: nothing."""
+    model = onnx.load(str(path), load_external_data=False)
+    return next((entry.value for entry in model.metadata_props if entry.key == REWRITTEN), "")
+
+
+def _exported(wrapped: nn.Module, example: Tensor, *, opset: int, dynamic_batch: bool, newer: bool) -> onnx.ModelProto:
+    """newer: whether another operator set will do where torch needs one, the oldest that it can write."""
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -51,21 +97,11 @@ def write_onnx(
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        needed = NEEDS_OPSET.search(first)
+        if newer and needed is not None and opset < int(needed[1]) <= NEWEST_OPSET:
+            return _exported(wrapped, example, opset=int(needed[1]), dynamic_batch=dynamic_batch, newer=True)
         raise StageError(f"torch cannot export this model to ONNX opset {opset}: {first}") from None
-    model = onnx.load_model_from_string(buffer.getvalue())
-    _inline_shared_initializers_(model)
-    written = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
-    if written != opset:
-        raise StageError(f"the exporter wrote opset {written} instead of {opset}")
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(model.SerializeToString())
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-    return model
+    return onnx.load_model_from_string(buffer.getvalue())
 
 
 class _Plain(nn.Module):
@@ -77,17 +113,6 @@ class _Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x)  # type: ignore[no-any-return]
-
-
-class _Half(nn.Module):
-    """float16 inside, float32 outside: the caller needs no new types."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module.half()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.half()).float()  # type: ignore[no-any-return]
 
 
 def _folded(module: nn.Module) -> nn.Module:

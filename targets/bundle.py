@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import model_input
+from . import half, model_input
 from .errors import RecipeError, StageError
 from .operators import check
 from .profiles import Profile
 from .sessions import Array
 from .tensorrt_tool.orders import as_read, orders
-from .trt import version_code
+from .trt import is_strongly_typed, version_code
 
 SCRIPT = Path(__file__).with_name("board.sh")
 MANIFEST = "manifest.json"
 SAMPLE = "inputs/sample.bin"
+RANGE_SAMPLES = 16  # by which it is found what overflows float16
 PARTS = ("models", "inputs", "expected")
 TEXTS = ("run.sh", "README.txt", MANIFEST)
 NOT_YET_RUN = (
@@ -54,8 +55,9 @@ def write_bundle(
 ) -> Path:
     """Write the bundle into `folder`, new or an earlier bundle, and return it.
 
-    onnx_files: by variant. A file with Q/DQ nodes becomes one INT8 engine, any other one engine for each of
-    the profile's other precisions. samples: as the model takes them, the first is what the board runs.
+    onnx_files: by variant. A file with Q/DQ nodes becomes one INT8 engine, one with float16 tensors one FP16 engine,
+    any other one engine for each of the profile's other precisions. samples: as the model takes them, the first is
+    what the board runs.
     expected: what each variant answers to the samples. StageError: TensorRT there would refuse a file.
     """
     if profile.runtime != "tensorrt" or profile.runtime_version is None:
@@ -75,8 +77,8 @@ def write_bundle(
         if answers is not None:
             lines = "\n".join(f"{value:.9g}" for value in np.asarray(answers[:1]).ravel())
             (folder / f"expected/{_safe(name)}.txt").write_text(lines + "\n", encoding="utf-8")
-        shutil.copyfile(path, folder / f"models/{_safe(name)}.onnx")
-        builds.extend(_builds(name, path, profile, has_answers=answers is not None))
+        for precision, model in _models(name, path, profile, samples, folder / "models").items():
+            builds.append(_build(name, precision, model, profile, has_answers=answers is not None))
     _write_texts(folder, profile, builds)
     _write_checksums(folder)
     return folder
@@ -91,21 +93,34 @@ def _make_room(folder: Path) -> None:
         (folder / part).mkdir(parents=True)
 
 
-def _builds(name: str, path: Path, profile: Profile, *, has_answers: bool) -> Iterator[_Build]:
-    model, version = model_input.load(path), profile.runtime_version or ""
-    taken = model_input.of(model, path)
-    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+def _models(name: str, path: Path, profile: Profile, samples: Array, folder: Path) -> dict[str, Path]:
+    """The file of each engine, by the precision of the engine: one file for all of them, where a flag decides."""
+    model, copied = model_input.load(path), folder / f"{_safe(name)}.onnx"
+    shutil.copyfile(path, copied)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return {"int8": copied}
+    if half.is_half(model):
+        return {"fp16": copied}  # TensorRT builds no engine without FP16 of float16 tensors
     plain = [precision for precision in profile.precisions if precision in {"fp32", "fp16"}]
-    for precision in ["int8"] if quantized else plain:
-        told = orders(taken, precision=precision, profile=profile, version=version, sample=SAMPLE)
-        yield _Build(
-            name=f"{_safe(name)}-{precision}",
-            model=f"models/{_safe(name)}.onnx",
-            precision=precision,
-            build=told.build,
-            time=told.time,
-            expected=f"expected/{_safe(name)}.txt" if has_answers else None,
-        )
+    found: dict[str, Path] = dict.fromkeys(plain, copied)
+    if "fp16" in found and is_strongly_typed(profile.runtime_version or ""):
+        largest = half.largest_values(path.read_bytes(), samples[:RANGE_SAMPLES])
+        found["fp16"] = folder / f"{_safe(name)}-fp16.onnx"
+        found["fp16"].write_bytes(half.to_half(model, largest=largest).SerializeToString())
+    return found
+
+
+def _build(name: str, precision: str, model: Path, profile: Profile, *, has_answers: bool) -> _Build:
+    taken = model_input.read(model)
+    told = orders(taken, precision=precision, profile=profile, version=profile.runtime_version or "", sample=SAMPLE)
+    return _Build(
+        name=f"{_safe(name)}-{precision}",
+        model=f"models/{model.name}",
+        precision=precision,
+        build=told.build,
+        time=told.time,
+        expected=f"expected/{_safe(name)}.txt" if has_answers else None,
+    )
 
 
 def _safe(name: str) -> str:

@@ -91,6 +91,9 @@ class Profile(BaseModel):
             )
         if self.runtime == "tensorrt" and self.runtime_version is None:
             raise ValueError("a TensorRT profile needs runtime_version: flags and operators depend on it")
+        typed = self.runtime == "tensorrt" and int((self.runtime_version or "0").split(".")[0]) >= 11
+        if typed and {"fp16", "int8"} <= set(self.precisions) and self.opset < 19:
+            raise ValueError("from TensorRT 11 on, INT8 with FP16 around it needs opset 19 or newer")
         if self.device == "none" and self.stand_in is None:
             raise ValueError("a device that cannot be reached needs a stand_in runtime for figures here")
         return self

@@ -34,10 +34,16 @@ class TensorRT:
         raise RuntimeMissingError(f"the layers of {path.name} cannot be read here: {ON_THE_BOARD}")
 
 
+def is_strongly_typed(version: str) -> bool:
+    """Whether precisions come from the types in the file alone."""
+    return version_tuple(version) >= STRONGLY_TYPED
+
+
 def build_flags(version: str, *, precisions: Sequence[str], workspace_mb: int) -> list[str]:
     """What trtexec of that version wants to hear to build an engine and stop.
 
-    precisions: what the engine may compute in; fp32 is always allowed. RecipeError: not in this version.
+    precisions: what the engine may compute in; fp32 is always allowed. From version 11 on there is no flag for them:
+    the file has to have the types (`half.py`). RecipeError: no precision that trtexec has a flag for.
     """
     release = version_tuple(version)
     pool = "--workspace=" if release < (8, 4) else "--memPoolSize=workspace:"
@@ -48,10 +54,6 @@ def build_flags(version: str, *, precisions: Sequence[str], workspace_mb: int) -
         raise RecipeError(f"no flag of trtexec for {', '.join(unknown)} (known: fp32, fp16, int8)")
     if release < STRONGLY_TYPED:
         flags.extend(PRECISION_FLAGS[precision] for precision in asked)
-    elif asked == ["fp16"]:
-        raise RecipeError(
-            f"TensorRT {version} takes its precision from the graph alone: give it an ONNX file whose tensors are FP16"
-        )
     flags.append("--buildOnly" if release < (8, 6) else "--skipInference")
     flags.append("--profilingVerbosity=detailed")  # without it the layers of the engine cannot be read later
     return flags

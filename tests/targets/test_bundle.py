@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 from edgepress.targets import profiles
 from edgepress.targets.bundle import write_bundle
 from edgepress.targets.errors import RecipeError, StageError
+from edgepress.targets.half import is_half, to_half
 
 Builder = Callable[..., Path]
 Images = NDArray[np.float32]
@@ -251,3 +253,28 @@ def test_only_tensorrt_has_bundles(tmp_path: Path, network: Builder, images: Ima
         write_bundle(
             tmp_path / "b", {"a": network()}, profile=profiles.load("openvino-cpu"), samples=images, expected={}
         )
+
+
+def test_a_file_of_float16_tensors_is_built_in_fp16_alone(tmp_path: Path, network: Builder, images: Images) -> None:
+    path = tmp_path / "pruned.onnx"
+    path.write_bytes(to_half(onnx.load(network())).SerializeToString())
+    folder = write_bundle(tmp_path / "bundle", {"pruned": path}, profile=NANO, samples=images, expected={})
+    (engine,) = json.loads((folder / "manifest.json").read_text())["engines"]
+    assert engine["precision"] == "fp16"
+    assert "--fp16" in engine["build"]
+
+
+def test_where_types_decide_fp16_is_a_file_of_its_own(tmp_path: Path, network: Builder, images: Images) -> None:
+    eleven = ORIN.model_copy(update={"runtime_version": "11.1.0", "opset": 19})
+    files = {"baseline": network("baseline", opset=19), "int8": network("int8", opset=19, activations=np.int8)}
+    folder = write_bundle(tmp_path / "bundle", files, profile=eleven, samples=images, expected={"baseline": ANSWER})
+    engines = {engine["name"]: engine for engine in json.loads((folder / "manifest.json").read_text())["engines"]}
+    assert {name: engine["model"] for name, engine in engines.items()} == {
+        "baseline-fp32": "models/baseline.onnx",
+        "baseline-fp16": "models/baseline-fp16.onnx",
+        "int8-int8": "models/int8.onnx",
+    }
+    assert not {"--fp16", "--int8"} & {flag for engine in engines.values() for flag in engine["build"]}
+    assert engines["baseline-fp16"]["expected"] == "expected/baseline.txt"
+    typed = {name: is_half(onnx.load(folder / engine["model"])) for name, engine in engines.items()}
+    assert typed == {"baseline-fp32": False, "baseline-fp16": True, "int8-int8": False}

@@ -58,6 +58,11 @@ def test_a_profile_of_ones_own_is_read_from_its_path(tmp_path: Path) -> None:
         (GOOD.replace("precisions: [fp32]", "precisions: [fp32, int8]"), "qdq and precisions disagree"),
         (GOOD.replace("device: local", "device: none"), "needs a stand_in runtime"),
         (GOOD.replace("onnxruntime", "tensorrt"), "needs runtime_version"),
+        (
+            "{name: mine, board: b, runtime: tensorrt, runtime_version: 11.1.0, precisions: [fp32, fp16, int8], "
+            "qdq: trt, opset: 18, device: none, stand_in: openvino}",
+            "needs opset 19",
+        ),
         (GOOD.replace("}", ", colour: red}"), "colour: Extra inputs are not permitted"),
     ],
 )

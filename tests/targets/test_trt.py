@@ -1,7 +1,7 @@
 import pytest
 
 from edgepress.targets.errors import RecipeError
-from edgepress.targets.trt import build_flags, timing_flags, version_code
+from edgepress.targets.trt import build_flags, is_strongly_typed, timing_flags, version_code
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,13 @@ def test_float_needs_no_flag_and_int8_may_fall_back_to_fp16() -> None:
 
 
 def test_eleven_takes_precisions_from_the_graph_alone() -> None:
-    flags = build_flags("11.1.0", precisions=["int8", "fp16"], workspace_mb=512)
-    assert not {"--fp16", "--int8", "--best"} & set(flags)
-    with pytest.raises(RecipeError, match="whose tensors are FP16"):
-        build_flags("11.1.0", precisions=["fp16"], workspace_mb=512)
+    told = [
+        build_flags("11.1.0", precisions=names, workspace_mb=512) for names in (["int8", "fp16"], ["fp16"], ["fp32"])
+    ]
+    assert told[0] == told[1] == told[2]
+    assert not {"--fp16", "--int8", "--best"} & set(told[0])
+    assert is_strongly_typed("11.0.0")
+    assert not is_strongly_typed("10.16.2")
 
 
 def test_eleven_is_told_to_time_as_the_versions_before_it_do() -> None:
