@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from ..stages import twins
 from ..stages.artifact import Artifact, ExportedFile, Record
 from ..stages.data import Data
 from ..stages.exporting import INT8_TWIN
+from ..stages.twins import twin_precision, variant_of
 from ..targets import machine
 from ..targets.profiles import Profile
 from ..targets.sustained import sentence
@@ -156,7 +158,7 @@ def _variants(artifact: Artifact, figures: Mapping[str, Any]) -> list[Variant]:
     engines: Mapping[str, Any] = figures.get("engines", {})
     found = []
     for file in artifact.files:
-        names = [name for name in (file.variant, f"{file.variant}-bf16") if name in engines] or [file.variant]
+        names = [name for name in engines if variant_of(name) == file.variant] or [file.variant]
         found += [_variant(name, file, engines.get(name, {}), figures) for name in names]
     return found
 
@@ -169,11 +171,11 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         facts.get("parity") or file.parity,
     )
     ratio = figures.get("ratios", {}).get("baseline", {}).get(name)
-    bfloat = name != file.variant
+    twin = twin_precision(name) if name != file.variant else None
     return Variant(
         name=name,
-        precision="bf16" if bfloat else file.precision,
-        description=file.description + (", computed in bfloat16" if bfloat else ""),
+        precision=twin or file.precision,
+        description=file.description + (f", computed in {twins.WORDS[twin]}" if twin else ""),
         parameters=file.parameters,
         macs=file.macs,
         size_bytes=file.size_bytes,
@@ -193,7 +195,7 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         if memory
         else None,
         parity=Parity(**{"ok": True, **parity}) if parity else None,
-        exported_parity=Parity(**{"ok": True, **file.parity}) if file.parity and not bfloat else None,
+        exported_parity=Parity(**{"ok": True, **file.parity}) if file.parity and not twin else None,
         layers=LayerTimes(**facts["layers"]) if facts.get("layers") else None,
         causes=facts.get("causes", []),
         divergence=Divergence(**facts["divergence"]) if facts.get("divergence") else None,
@@ -202,7 +204,7 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         energy=Energy(**facts["energy"], where=where) if facts.get("energy") else None,
         int8=facts.get("int8") if file.precision == "int8" else None,
         warnings=[*file.warnings, *reasons_in(facts)],
-        twin_of=file.variant if bfloat else _calibrated_from(name),
+        twin_of=file.variant if twin else _calibrated_from(name),
     )
 
 

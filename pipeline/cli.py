@@ -101,6 +101,17 @@ def job_parser() -> argparse.ArgumentParser:
         "--target", metavar="NAME", help="device: a profile's name or YAML file (default: openvino-cpu)"
     )
     parser.add_argument(
+        "--device",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="measure on this board, ssh://user@board[:port]; several: give it again",
+    )
+    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
+    parser.add_argument(
+        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
+    )
+    parser.add_argument(
         "--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER"
     )
     parser.add_argument("--weights", metavar="FILE", help="of the model: .pt, .pth or .safetensors")
@@ -231,7 +242,8 @@ def _search(words: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the trials and best.yaml (default: compressed/...)")
     _add_output_options(parser)
-    parser.set_defaults(budget=[], **dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
+    parser.set_defaults(budget=[], device=[], lock_clocks=False, device_python=None)
+    parser.set_defaults(**dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
     options = parser.parse_args(words)
     from . import search
 

@@ -14,6 +14,7 @@ from ..targets.layers import LayerTimes
 from .artifact import Context, ExportedFile
 from .divergence import Divergence, find_divergence
 from .exporting import float_twin
+from .twins import variant_of
 
 SECONDS_EACH = 0.4  # of counting: shares stand after a hundred inferences
 DIVERGENCE_IMAGES = 32
@@ -37,7 +38,7 @@ def explain(
 
     measured: what is known of each engine so far. images: real ones; the first is what is run layer by layer.
     """
-    file_of = {name: file for name in engines for file in files if name in (file.variant, f"{file.variant}-bf16")}
+    file_of = {name: file for name in engines for file in files if variant_of(name) == file.variant}
     alive = [engine for name, engine in engines.items() if not measured[name].get("failed")]
     readings = layers.measure_layers(
         alive,

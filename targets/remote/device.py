@@ -66,7 +66,7 @@ class Device:
         state = self._wait(folder, progress)
         results = Results(self, folder, tuple(state["results"]))
         if state["state"] == "failed":
-            raise DeviceError(f"{self.address}: the job failed: {str(state['text'])[:1500]}")
+            raise JobFailedError(f"{self.address}: the job failed: {str(state['text'])[:1500]}", results)
         return results
 
     def status(self, key: str) -> dict[str, Any]:
@@ -213,6 +213,14 @@ class Device:
     def _folder(self, key: str) -> str:
         assert key.isalnum(), "keys are hexadecimal"
         return f"{self._root()}/jobs/{key}"
+
+
+class JobFailedError(DeviceError):
+    """A job that ended without what was asked. results: what it left, logs above all."""
+
+    def __init__(self, text: str, results: Results) -> None:
+        super().__init__(text)
+        self.results = results
 
 
 class Results:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..caveats import Caveat, caveats
+from ..cpu import TELLING
 from ..energy import Energy
 from ..errors import DeviceError, StageError
 from ..figures import Figures, Measurement
@@ -58,9 +59,11 @@ def describe(facts: BoardFacts) -> dict[str, Any]:
         "cpu": facts.cpu or facts.model,
         "board": facts.model,
         "usable_cores": facts.cpus,
+        "instruction_sets": [name for name in TELLING if name in facts.instruction_sets],
         "memory_mb": facts.memory_mb,
         "kernel": facts.kernel,
-        "load_1min": facts.load,
+        "load_1m": facts.load,
+        "governor": facts.clocks.get("governor"),
         "temperatures_c": facts.temperatures_c,
     }
     if facts.l4t:

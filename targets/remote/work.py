@@ -22,6 +22,7 @@ from .boards import BoardFacts
 BUILD_SECONDS = 3600.0  # a large network takes more than half an hour on a Jetson Nano
 STEP_SECONDS = 900.0
 ROUNDS = 12
+ANSWERED_BY_TOOL = 64  # a process for each: two seconds on a Jetson Nano
 SCHEMA = 1
 SAMPLE = "inputs/sample.bin"  # what is timed
 
@@ -44,12 +45,14 @@ def plan(
     seconds: float,
     lock_clocks: bool = False,
     seed: int = 0,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
 ) -> Work:
     """What a board has to do to measure these engines in turn, and to answer the inputs.
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
+    rounds: in which TensorRT's engines are timed in turn; None: as the profile says.
     """
+    rounds = rounds or int(profile.trtexec.get("rounds", ROUNDS))
     tensorrt = profile.runtime == "tensorrt"
     version = facts.tensorrt or profile.runtime_version or ""
     samples = as_read(inputs, version) if tensorrt else np.ascontiguousarray(inputs, dtype=input_type(inputs))
