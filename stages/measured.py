@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.figures import Measurement
-from .artifact import Context, ExportedFile
+from ..targets.profiles import Profile
 from .comparison import agrees, compare
 from .metrics import Metric
 from .twins import twin_precision, variant_of
@@ -18,25 +18,27 @@ from .twins import twin_precision, variant_of
 
 def figures_of(
     found: Measurement,
-    files: Sequence[ExportedFile],
-    context: Context,
+    precisions: Mapping[str, str],
     *,
+    profile: Profile,
+    metric: Metric,
     answers: Mapping[str, Mapping[str, NDArray[np.float32]]],
     labels: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
-    """What the report needs of a measurement, as JSON can hold it. answers: torch's, by variant and split."""
-    precisions = {file.variant: file.precision for file in files}
-    caveats = [str(caveat) for caveat in found.caveats]
+    """What the report needs of a measurement, as JSON can hold it.
+
+    precisions: of each variant's file. answers: torch's, by variant and split.
+    """
     return {
-        "where": context.profile.where,
-        "runtime": context.profile.measures_with,
+        "where": profile.where,
+        "runtime": profile.measures_with,
         "engines": {
             name: facts_of(
                 name,
                 found,
                 answers[variant_of(name)],
                 labels,
-                metric=context.data.task.judge(),
+                metric=metric,
                 precision=precisions.get(name) or twin_precision(name),
             )
             for name in found.figures
@@ -44,7 +46,7 @@ def figures_of(
         "ratios": ratios({name: figures.latency for name, figures in found.figures.items()}),
         "machine": found.machine,
         "versions": found.versions,
-        "caveats": caveats,
+        "caveats": [str(caveat) for caveat in found.caveats],
         "sustained": found.sustained,
         "not_measured": found.not_measured,
         "unreliable": found.unreliable,
@@ -67,8 +69,8 @@ def facts_of(
     chosen by the few that it answered.
     """
     mine = found.figures[name]
+    simulated = metric.value(answers["val"], labels["val"]) if "val" in labels else None
     if found.answered is not None:
-        simulated = metric.value(answers["val"], labels["val"])
         answers = {split: answers[split][rows] for split, rows in found.answered.items()}
         labels = {split: labels[split][rows] for split, rows in found.answered.items()}
     facts: dict[str, Any] = {

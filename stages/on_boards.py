@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..targets.cpu import BFLOAT_UNITS
 from ..targets.jobs import Engine
 from ..targets.operator_tables import version_tuple
+from ..targets.profiles import Profile
+from ..targets.remote.boards import BoardFacts
 from ..targets.remote.measuring import Board, measure_on
 from ..targets.remote.together import on_all
 from ..targets.trt import STRONGLY_TYPED
@@ -44,7 +46,7 @@ def on_boards(
     def measure_one(board: Board, place: int) -> Measurement:
         return measure_on(
             board,
-            list(engines_on(board, files, context).values()),
+            engines_on(board.facts, files, context.profile),
             profile=context.profile,
             inputs=inputs,
             seconds=settings.seconds,
@@ -64,7 +66,15 @@ def on_boards(
     for one in found:
         if isinstance(one, BaseException):
             raise one
-        figures.append(figures_of(one, files, context, answers=answers, labels=labels) | _about(one, settings))
+        known = figures_of(
+            one,
+            {file.variant: file.precision for file in files},
+            profile=context.profile,
+            metric=context.data.task.judge(),
+            answers=answers,
+            labels=labels,
+        )
+        figures.append(known | about(one, settings))
     others = [
         {"device": str(board.address)} | facts for board, facts in zip(context.boards[1:], figures[1:], strict=True)
     ]
@@ -78,41 +88,32 @@ def how_to_go_on(board: Board) -> str:
     )
 
 
-def engines_on(board: Board, files: Sequence[ExportedFile], context: Context) -> dict[str, Engine]:
+def engines_on(facts: BoardFacts, files: Sequence[ExportedFile], profile: Profile) -> list[Engine]:
     """One engine for each ONNX file, and one more for each float file that the board computes in fewer bits, too."""
-    profile = context.profile
-    engines = {}
+    engines = []
     for file in files:
-        twin = _twin_of(board, file, context)
-        for name in (file.variant, *([f"{file.variant}-{twin}"] if twin else [])):
-            engines[name] = Engine(
-                name=name,
-                path=file.onnx,
-                runtime=profile.runtime,
-                precision=twin if twin and name != file.variant else _precision(file, profile.runtime),
-                threads=profile.threads,
-            )
+        twin = _twin_of(facts, file, profile)
+        own = file.precision if profile.runtime == "tensorrt" or file.precision == "int8" else "fp32"
+        named = {file.variant: own} | ({f"{file.variant}-{twin}": twin} if twin else {})
+        engines += [
+            Engine(name=name, path=file.onnx, runtime=profile.runtime, precision=precision, threads=profile.threads)
+            for name, precision in named.items()
+        ]
     return engines
 
 
-def _precision(file: ExportedFile, runtime: str) -> str:
-    """TensorRT is told that a file is in FP16; other runtimes see it in its tensors."""
-    return file.precision if runtime == "tensorrt" or file.precision == "int8" else "fp32"
-
-
-def _twin_of(board: Board, file: ExportedFile, context: Context) -> str | None:
-    precisions, facts = context.profile.precisions, board.facts
+def _twin_of(facts: BoardFacts, file: ExportedFile, profile: Profile) -> str | None:
     if file.precision != "fp32":
         return None
-    if context.profile.runtime == "tensorrt":
+    if profile.runtime == "tensorrt":
         # from TensorRT 11 on precisions come from the graph alone: a float32 file has no float16 engine
-        is_weak = facts.tensorrt is None or version_tuple(facts.tensorrt) < STRONGLY_TYPED
-        return HALF if HALF in precisions and is_weak else None
+        is_weak = version_tuple(facts.tensorrt or profile.runtime_version or "8.2") < STRONGLY_TYPED
+        return HALF if HALF in profile.precisions and is_weak else None
     has_units = not BFLOAT_UNITS.isdisjoint(facts.instruction_sets)
-    return BFLOAT if BFLOAT in precisions and has_units else None
+    return BFLOAT if BFLOAT in profile.precisions and has_units else None
 
 
-def _about(found: Measurement, settings: Measure) -> dict[str, Any]:
+def about(found: Measurement, settings: Measure) -> dict[str, Any]:
     """What the board's script does not measure, and what was answered by a sample."""
     missing = {"all cores": "boards are timed on pinned cores only"} if settings.all_cores else {}
     if settings.layers:
@@ -121,12 +122,16 @@ def _about(found: Measurement, settings: Measure) -> dict[str, Any]:
         missing["sustained"] = "boards are not timed for long"
     caveats = [str(caveat) for caveat in found.caveats]
     if found.answered is not None:
-        count = sum(map(len, found.answered.values()))
-        caveats.append(
-            f"The board answered {count} test samples, one process for each: accuracy is on these, and what was chosen "
-            "by the validation samples rests on torch's answers."
-        )
+        caveats.append(sampled_words(sum(map(len, found.answered.values()))))
     return {"caveats": caveats, "not_measured": {**found.not_measured, **missing}}
+
+
+def sampled_words(count: int) -> str:
+    """What follows from a board that answers one sample at a time."""
+    return (
+        f"The board answered {count} test samples, in a process for each: its accuracy is on these alone. "
+        "Validation accuracy, which the choice rests on, was found without the board."
+    )
 
 
 class _Shares:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..targets import cpu
-from ..targets.bundle import write_bundle
 from ..targets.errors import StageError
 from ..targets.measure import Engine, measure
+from . import carrying
 from .artifact import Artifact, Context, ExportedFile, Record
 from .data import Split, loader
 from .evaluation import EVAL_BATCH, logits
@@ -26,7 +25,6 @@ from .profile import Measure
 from .twins import BFLOAT
 
 MOST_IMAGE_BYTES = 4 * 2**30  # of one split, in memory and as a file that the measuring process reads
-BUNDLE_IMAGES = 32  # enough to see on a board whether the engine answers as it should
 
 
 def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact:
@@ -52,7 +50,14 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
         seed=context.seed,
         progress=lambda text, share: context.progress.update(share, text),
     )
-    metrics = figures_of(found, artifact.files, context, answers=answers, labels=labels)
+    metrics = figures_of(
+        found,
+        {file.variant: file.precision for file in artifact.files},
+        profile=context.profile,
+        metric=context.data.task.judge(),
+        answers=answers,
+        labels=labels,
+    )
     measured, speedups = metrics["engines"], metrics["ratios"]
     if settings.layers and found.incomplete is None:
         try:
@@ -70,7 +75,15 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
         except KeyboardInterrupt:
             metrics["incomplete"] = "stopped while the time of layers was read"
     if context.profile.runtime == "tensorrt":
-        metrics["bundle"] = _bundle(artifact, context, inputs["test"], answers).name
+        metrics["bundle"] = carrying.write(
+            context.work,
+            artifact.files,
+            context.profile,
+            images=inputs["test"],
+            labels=labels["test"],
+            answers={name: by_split["test"] for name, by_split in answers.items()},
+            seed=context.seed,
+        )
     return artifact.next(record=Record(stage="profile", settings=asdict(settings), seconds=0.0, metrics=metrics))
 
 
@@ -112,19 +125,3 @@ def _torch_answers(version: Artifact, splits: Mapping[str, Split], context: Cont
     return {
         name: logits(version.module, split, context.data.preprocessing)[0].numpy() for name, split in splits.items()
     }
-
-
-def _bundle(
-    artifact: Artifact,
-    context: Context,
-    images: NDArray[Any],
-    answers: Mapping[str, Mapping[str, NDArray[np.float32]]],
-) -> Path:
-    """What somebody with the board needs to build and time the engines there."""
-    return write_bundle(
-        context.work / "bundle",
-        {file.variant: file.onnx for file in artifact.files},
-        profile=context.profile,
-        samples=images[:BUNDLE_IMAGES],
-        expected={name: by_split["test"][:BUNDLE_IMAGES] for name, by_split in answers.items()},
-    )

@@ -17,9 +17,9 @@ from ..profiles import Profile
 from . import fitting, reading
 from .address import Address
 from .boards import BoardFacts
-from .device import Device, JobFailedError, Results
+from .device import Device, JobFailedError, Left
 from .ssh import size_of
-from .work import ANSWERED_BY_TOOL, Work, plan
+from .work import ANSWERED_BY_TOOL, Work, evenly, plan
 
 MIB = 2**20
 ROOM = 3.0  # times the size of what is sent: engines and results come on top
@@ -96,7 +96,7 @@ def measure_on(
     return replace(found, answered=answered)
 
 
-def _read(planned: Work, results: Results, board: Board, splits: Mapping[str, int]) -> Measurement:
+def _read(planned: Work, results: Left, board: Board, splits: Mapping[str, int]) -> Measurement:
     threads = int(planned.manifest["threads"])
     return reading.measurement(planned, results, facts=board.facts, splits=splits, threads=threads)
 
@@ -130,8 +130,7 @@ def _sampled(
     if profile.runtime != "tensorrt":
         return None
     name = list(inputs)[-1]
-    count = min(len(inputs[name]), int(profile.trtexec.get("samples", ANSWERED_BY_TOOL)))
-    return {name: np.unique(np.linspace(0, len(inputs[name]) - 1, count).round().astype(np.intp))}
+    return {name: evenly(len(inputs[name]), int(profile.trtexec.get("samples", ANSWERED_BY_TOOL)))}
 
 
 def _refuse_without_room(planned: Work, board: Board) -> None:
