@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +64,7 @@ def compress(
     teacher: Network | None = None,
     student: Network | None = None,
     target: str | None = None,
+    device: str | Sequence[str] | None = None,
     budget: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
@@ -77,7 +78,8 @@ def compress(
 
     recipe: a YAML file; everything else overrides it. model, teacher, student: a source as on the command line, or a
     torch module. data: a source, or splits in memory, {"train": (images, labels), "test": (images, labels)}, with
-    images as uint8 (0 to 255) or float (0 to 1) and labels as class numbers. settings: any other recipe key, dotted
+    images as uint8 (0 to 255) or float (0 to 1) and labels as class numbers. device: a board to measure on,
+    ssh://user@board, or several. settings: any other recipe key, dotted
     or nested: {"prune.ratio": 0.5}. ship: a variant to choose, whatever the guard says. track: who is told the curves
     of each training besides TensorBoard. A killed run goes on where it
     was when it is called again with the same `out`.
@@ -88,6 +90,7 @@ def compress(
     pairs: dict[str, Any] = {"target": target, "seed": seed, "model.weights": weights and str(weights)}
     for role, network in modules.items():
         pairs[role] = network if isinstance(network, str) or network is None else f"python:{type(network).__name__}"
+    pairs["device"] = [device] if isinstance(device, str) else device and list(device)
     pairs["data"] = data if isinstance(data, str) or data is None else "python:memory"
     pairs |= {f"budget.{name}": limit for name, limit in (budget or {}).items()}
     pairs |= settings or {}

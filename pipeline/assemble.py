@@ -13,7 +13,7 @@ from ..stages.data import Data
 from ..stages.exporting import INT8_TWIN
 from ..stages.twins import twin_precision, variant_of
 from ..targets import machine
-from ..targets.profiles import Profile
+from ..targets.profiles import Budget, Profile
 from ..targets.sustained import sentence
 from .choose import choose, conclude, doubt_of, judge, reasons_in
 from .made import agreement_of, judged_by, renamed, synthesis_of
@@ -21,6 +21,7 @@ from .plan import Plan
 from .report.schema import (
     AGREEMENT,
     Accuracy,
+    Board,
     ColdStart,
     DataFacts,
     Divergence,
@@ -67,20 +68,10 @@ def assemble(
     figures = _figures_of(artifact)
     agreement = agreement_of(data)
     variants = [judged_by(agreement, variant) for variant in _variants(artifact, figures)]
-    doubt = doubt_of(figures.get("incomplete"), figures.get("unreliable"), plan.profile)
-    chosen = choose(
-        variants,
-        figures.get("ratios", {}),
-        plan.budget,
-        plan.profile,
-        ship=ship,
-        doubt=doubt,
-        samples=data.synthetic.images if data.synthetic else data.task.samples,
-    )
-    chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
-    limits = judge(chosen_variant, plan.budget, plan.profile, doubt=doubt)
-    verdict = conclude(
-        chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt, agreement=agreement
+    samples = data.synthetic.images if data.synthetic else data.task.samples
+    boards = [_board(one, artifact, agreement) for one in figures.get("boards", [])]
+    concluded = conclusion(
+        variants, figures, plan.budget, plan.profile, ship=ship, samples=samples, agreement=agreement, boards=boards
     )
     sustained = figures.get("sustained")
     return Report(
@@ -96,7 +87,6 @@ def assemble(
         ),
         profile=plan.profile.model_dump(mode="json"),
         data=_data_facts(plan, data),
-        budget=limits,
         stages=[renamed(_stage_facts(record, reused), data) for record in artifact.records],
         variants=variants,
         bundle=figures.get("bundle"),
@@ -104,10 +94,48 @@ def assemble(
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
         not_measured=dict(figures.get("not_measured", {})),
         incomplete=figures.get("incomplete"),
+        boards=boards,
         synthesis=synthesis_of(data),
-        chosen=chosen,
-        verdict=verdict.model_copy(update={"unreliable": figures.get("unreliable")}) if doubt else verdict,
+        **concluded,
     )
+
+
+def conclusion(
+    variants: Sequence[Variant],
+    figures: Mapping[str, Any],
+    budget: Budget,
+    profile: Profile,
+    *,
+    ship: str | None,
+    samples: str,
+    agreement: str | None,
+    boards: Sequence[Board] = (),
+) -> dict[str, Any]:
+    """Which variant ships and whether the budget is met: the report's `chosen`, `budget` and `verdict`.
+
+    boards: further ones, on which it must be faster and within the budget, too.
+    """
+    unreliable = figures.get("unreliable") or next(
+        (f"{board.unreliable} (on {board.device})" for board in boards if board.unreliable), None
+    )
+    doubt = doubt_of(figures.get("incomplete"), unreliable, profile)
+    chosen = choose(
+        variants,
+        figures.get("ratios", {}),
+        budget,
+        profile,
+        ship=ship,
+        doubt=doubt,
+        samples=samples,
+        elsewhere={one["device"]: one["ratios"] for one in figures.get("boards", [])},
+    )
+    variant = next(variant for variant in variants if variant.name == chosen.name)
+    elsewhere = {board.device: one for board in boards for one in board.variants if one.name == chosen.name}
+    limits = judge(variant, budget, profile, doubt=doubt, elsewhere=elsewhere)
+    verdict = conclude(variant, variants[0], limits, profile, forced=chosen.forced, doubt=doubt, agreement=agreement)
+    if doubt:
+        verdict = verdict.model_copy(update={"unreliable": unreliable})
+    return {"chosen": chosen, "budget": limits, "verdict": verdict}
 
 
 def _caveats(figures: Mapping[str, Any], profile: Profile) -> list[str]:
@@ -140,7 +168,7 @@ def _data_facts(plan: Plan, data: Data) -> DataFacts:
 def _stage_facts(record: Record, reused: Sequence[str]) -> StageFacts:
     hidden = (  # they have places of their own
         *("engines", "ratios", "machine", "versions", "caveats"),
-        *("sustained", "not_measured", "unreliable", "incomplete"),
+        *("sustained", "not_measured", "unreliable", "incomplete", "boards"),
     )
     return StageFacts(
         name=record.stage,
@@ -154,6 +182,18 @@ def _stage_facts(record: Record, reused: Sequence[str]) -> StageFacts:
     )
 
 
+def _board(figures: Mapping[str, Any], artifact: Artifact, agreement: str | None) -> Board:
+    return Board(
+        device=figures["device"],
+        machine=figures["machine"],
+        versions=figures["versions"],
+        caveats=figures["caveats"],
+        not_measured=figures["not_measured"],
+        unreliable=figures["unreliable"],
+        variants=[judged_by(agreement, variant) for variant in _variants(artifact, figures)],
+    )
+
+
 def _variants(artifact: Artifact, figures: Mapping[str, Any]) -> list[Variant]:
     engines: Mapping[str, Any] = figures.get("engines", {})
     found = []
@@ -164,29 +204,44 @@ def _variants(artifact: Artifact, figures: Mapping[str, Any]) -> list[Variant]:
 
 
 def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> Variant:
-    where = figures.get("where", "stand-in")
-    accuracy, memory, parity = (
-        facts.get("accuracy"),
-        facts.get("memory_mb"),
-        facts.get("parity") or file.parity,
-    )
-    ratio = figures.get("ratios", {}).get("baseline", {}).get(name)
     twin = twin_precision(name) if name != file.variant else None
+    found = measured_of(name, facts, figures)
+    is_int8 = file.precision == "int8"
+    parity = Parity(**{"ok": True, **file.parity}) if file.parity else None
     return Variant(
         name=name,
         precision=twin or file.precision,
-        description=file.description + (f", computed in {twins.WORDS[twin]}" if twin else ""),
+        description=twin_description(file.description, name) if twin else file.description,
         parameters=file.parameters,
         macs=file.macs,
         size_bytes=file.size_bytes,
         file=f"models/{file.path.name}",
-        accuracy=Accuracy(**accuracy, where=where) if accuracy else None,
-        val_accuracy=facts.get("val_accuracy"),
-        torch_accuracy=facts.get("torch_accuracy"),
-        latency_ms=_latency(facts.get("latency"), figures),
-        all_cores_ms=_latency(facts.get("all_cores"), figures),
-        speedup=Ratio(value=ratio[0], ci95=(ratio[1], ratio[2])) if ratio else None,
-        memory_mb=Memory(
+        exported_parity=None if twin else parity,
+        twin_of=file.variant if twin else _calibrated_from(name),
+        **found
+        | {"parity": found["parity"] or parity, "int8": found["int8"] if is_int8 else None}
+        | {"warnings": [*file.warnings, *found["warnings"]]},
+    )
+
+
+def twin_description(description: str, name: str) -> str:
+    """Of an engine that computes its file in fewer bits."""
+    return f"{description}, computed in {twins.WORDS[twin_precision(name)]}"
+
+
+def measured_of(name: str, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of a variant that was measured, by the report's names; None or nothing where it was not."""
+    where = figures.get("where", "stand-in")
+    accuracy, memory, parity = facts.get("accuracy"), facts.get("memory_mb"), facts.get("parity")
+    ratio = figures.get("ratios", {}).get("baseline", {}).get(name)
+    return {
+        "accuracy": Accuracy(**accuracy, where=where) if accuracy else None,
+        "val_accuracy": facts.get("val_accuracy"),
+        "torch_accuracy": facts.get("torch_accuracy"),
+        "latency_ms": _latency(facts.get("latency"), figures),
+        "all_cores_ms": _latency(facts.get("all_cores"), figures),
+        "speedup": Ratio(value=ratio[0], ci95=(ratio[1], ratio[2])) if ratio else None,
+        "memory_mb": Memory(
             peak_rss=memory["peak"],
             phases={phase: value for phase, value in memory.items() if phase != "peak"},
             system_drop=facts.get("system_drop_mb"),
@@ -194,18 +249,16 @@ def _variant(name: str, file: ExportedFile, facts: Mapping[str, Any], figures: M
         )
         if memory
         else None,
-        parity=Parity(**{"ok": True, **parity}) if parity else None,
-        exported_parity=Parity(**{"ok": True, **file.parity}) if file.parity and not twin else None,
-        layers=LayerTimes(**facts["layers"]) if facts.get("layers") else None,
-        causes=facts.get("causes", []),
-        divergence=Divergence(**facts["divergence"]) if facts.get("divergence") else None,
-        throughput=[Throughput(**found, where=where) for found in facts.get("throughput", [])],
-        cold_start=ColdStart(**facts["cold_start"], where=where) if facts.get("cold_start") else None,
-        energy=Energy(**facts["energy"], where=where) if facts.get("energy") else None,
-        int8=facts.get("int8") if file.precision == "int8" else None,
-        warnings=[*file.warnings, *reasons_in(facts)],
-        twin_of=file.variant if twin else _calibrated_from(name),
-    )
+        "parity": Parity(**{"ok": True, **parity}) if parity else None,
+        "layers": LayerTimes(**facts["layers"]) if facts.get("layers") else None,
+        "causes": facts.get("causes", []),
+        "divergence": Divergence(**facts["divergence"]) if facts.get("divergence") else None,
+        "throughput": [Throughput(**found, where=where) for found in facts.get("throughput", [])],
+        "cold_start": ColdStart(**facts["cold_start"], where=where) if facts.get("cold_start") else None,
+        "energy": Energy(**facts["energy"], where=where) if facts.get("energy") else None,
+        "int8": facts.get("int8"),
+        "warnings": reasons_in(facts),
+    }
 
 
 def _calibrated_from(name: str) -> str | None:

@@ -39,18 +39,31 @@ def check_figures(report: Report) -> Iterator[Check]:
     if not names or len(set(names)) < len(names):
         yield Check(name="variants", ok=False, text="there is none, or two have one name")
         return
-    timed = {variant.name: _latency(variant.latency_ms) for variant in report.variants}
-    for variant in report.variants:
+    yield from _figures(report.variants)
+    for board in report.boards:
+        if [variant.name for variant in board.variants] != names:
+            yield Check(name=f"variants on {board.device:.100}", ok=False, text="they are not those of the report")
+            return
+        yield from _figures(board.variants, where=f" on {board.device:.100}")
+    yield _choice(report)
+
+
+def _figures(variants: Sequence[Variant], *, where: str = "") -> Iterator[Check]:
+    timed = _timed(variants)
+    for variant in variants:
         problems = [
             *_latency_problems("latency", variant.latency_ms),
             *_latency_problems("latency on all cores", variant.all_cores_ms),
-            *_accuracy_problems(variant, report.variants[0]),
-            *_speedup_problems(variant, timed[names[0]], timed[variant.name]),
+            *_accuracy_problems(variant, variants[0]),
+            *_speedup_problems(variant, timed[variants[0].name], timed[variant.name]),
             *_layer_problems(variant),
         ]
         text = "; ".join(problems) or "every figure follows from the samples"
-        yield Check(name=f"figures of {variant.name}", ok=not problems, text=text)
-    yield _choice(report, timed)
+        yield Check(name=f"figures of {variant.name}{where}", ok=not problems, text=text)
+
+
+def _timed(variants: Sequence[Variant]) -> dict[str, statistics.Latency | None]:
+    return {variant.name: _latency(variant.latency_ms) for variant in variants}
 
 
 def _latency(figure: schema.Latency | None) -> statistics.Latency | None:
@@ -156,7 +169,7 @@ def _layer_problems(variant: Variant) -> list[str]:
     return [f"layers: they take {total:.4g} ms together, and {told.total_ms:.4g} ms are said"]
 
 
-def _choice(report: Report, timed: dict[str, statistics.Latency | None]) -> Check:
+def _choice(report: Report) -> Check:
     """The same rules again, on the same figures."""
     name = "choice and budget"
     try:
@@ -164,16 +177,12 @@ def _choice(report: Report, timed: dict[str, statistics.Latency | None]) -> Chec
         budget = Budget.model_validate({limit: facts.limit for limit, facts in report.budget.items()})
     except ValidationError as error:
         return Check(name=name, ok=False, text=f"the profile or the budget does not hold: {error.errors()[0]['msg']}")
-    ratios: dict[str, dict[str, Sequence[float]]] = {}
-    for slow, before in timed.items():
-        for fast, now in timed.items():
-            if slow != fast and before is not None and now is not None:
-                found = statistics.ratio(before, now)
-                ratios.setdefault(slow, {})[fast] = (found.value, found.low, found.high)
+    ratios = _ratios(report.variants)
+    slower = {board.device: _ratios(board.variants) for board in report.boards}
     ship = report.chosen.name if report.chosen.forced else None
     try:
         doubt = doubt_of(report.incomplete, report.verdict.unreliable, profile)
-        chosen = choose(report.variants, ratios, budget, profile, ship=ship, doubt=doubt)
+        chosen = choose(report.variants, ratios, budget, profile, ship=ship, doubt=doubt, elsewhere=slower)
     except EdgepressError as error:
         return Check(name=name, ok=False, text=str(error))
     if chosen.name != report.chosen.name:
@@ -181,12 +190,24 @@ def _choice(report: Report, timed: dict[str, statistics.Latency | None]) -> Chec
             name=name, ok=False, text=f"{report.chosen.name} is said to be chosen, the rules choose {chosen.name}"
         )
     variant = next(one for one in report.variants if one.name == chosen.name)
-    limits = judge(variant, budget, profile, doubt=doubt)
+    there = {board.device: one for board in report.boards for one in board.variants if one.name == chosen.name}
+    limits = judge(variant, budget, profile, doubt=doubt, elsewhere=there)
     wrong = [limit for limit, facts in limits.items() if facts.met != report.budget[limit].met]
     if wrong:
         return Check(name=name, ok=False, text=f"met or not follows otherwise for {', '.join(wrong)}")
     forced = " (forced with --ship)" if report.chosen.forced else ""
     return Check(name=name, ok=True, text=f"{chosen.name} follows from the figures{forced}")
+
+
+def _ratios(variants: Sequence[Variant]) -> dict[str, dict[str, Sequence[float]]]:
+    timed = _timed(variants)
+    ratios: dict[str, dict[str, Sequence[float]]] = {}
+    for slow, before in timed.items():
+        for fast, now in timed.items():
+            if slow != fast and before is not None and now is not None:
+                found = statistics.ratio(before, now)
+                ratios.setdefault(slow, {})[fast] = (found.value, found.low, found.high)
+    return ratios
 
 
 def _close(told: float, value: float, share: float) -> bool:

@@ -12,6 +12,7 @@ from .report.schema import Chosen, Limit, Variant, Verdict
 Ratios = Mapping[str, Mapping[str, Sequence[float]]]
 MIB = 2**20
 TIMED = ("latency_ms", "speedup")  # limits on what was timed
+RANK = {True: 0, None: 1, False: 2}  # of verdicts on one limit, the worst last
 CAUSES = 2  # of a slow variant in the sentence that refuses it; all of them stand in its warnings
 
 
@@ -24,6 +25,7 @@ def choose(
     ship: str | None = None,
     doubt: str | None = None,
     samples: str = "images",
+    elsewhere: Mapping[str, Ratios] | None = None,
 ) -> Chosen:
     """The fastest variant that is accurate enough on the validation samples and surely faster than its float twins.
 
@@ -31,10 +33,12 @@ def choose(
     by stand-in latencies: on a device that was not reached, it is the version that went through every stage.
 
     ship: a variant that the user named: it is chosen whatever the rules say, and `why` says what they would have.
-    doubt: why nothing may be chosen by these figures. RecipeError: there is no such variant.
+    doubt: why nothing may be chosen by these figures. elsewhere: ratios on further boards, where it must be surely
+    faster too. RecipeError: there is no such variant.
     """
     if ship is not None:
-        return _force(ship, variants, choose(variants, ratios, budget, profile, doubt=doubt, samples=samples))
+        free = choose(variants, ratios, budget, profile, doubt=doubt, samples=samples, elsewhere=elsewhere)
+        return _force(ship, variants, free)
     baseline, candidates = variants[0], list(variants[1:])
     if not candidates:
         return Chosen(name=baseline.name, why="no stage made another version of the model")
@@ -44,7 +48,11 @@ def choose(
         return Chosen(name=baseline.name, why=f"the baseline stays: the measurement is {doubt}")
     reasons: dict[str, str] = {}
     for candidate in candidates:
-        reason = _inaccurate(candidate, baseline, budget, samples) or _not_faster(candidate, variants, ratios)
+        reason = (
+            _inaccurate(candidate, baseline, budget, samples)
+            or _not_faster(candidate, variants, ratios)
+            or _slow_elsewhere(candidate, variants, elsewhere or {})
+        )
         if reason:
             reasons[candidate.name] = reason
     fit = [candidate for candidate in candidates if candidate.name not in reasons and candidate.latency_ms]
@@ -108,6 +116,16 @@ def _not_faster(candidate: Variant, variants: Sequence[Variant], ratios: Ratios)
     return f"is not surely faster than {name} ({value:.2f} times as fast, interval {low:.2f} to {high:.2f}){because}"
 
 
+def _slow_elsewhere(candidate: Variant, variants: Sequence[Variant], elsewhere: Mapping[str, Ratios]) -> str | None:
+    for board, ratios in elsewhere.items():
+        if candidate.name not in ratios.get(variants[0].name, {}):
+            return f"was not timed on {board}"
+        reason = _not_faster(candidate, variants, ratios)
+        if reason:
+            return f"{reason} on {board}"
+    return None
+
+
 def doubt_of(incomplete: str | None, unreliable: str | None, profile: Profile) -> str | None:
     """Why nothing may be chosen or judged by these timings; None where they hold, and where they never count."""
     if incomplete:
@@ -125,12 +143,24 @@ def _float_twins(candidate: Variant, variants: Sequence[Variant]) -> list[Varian
     return [variant for variant in variants if variant.precision != "int8" and same & {variant.name, variant.twin_of}]
 
 
-def judge(chosen: Variant, budget: Budget, profile: Profile, *, doubt: str | None = None) -> dict[str, Limit]:
+def judge(
+    chosen: Variant,
+    budget: Budget,
+    profile: Profile,
+    *,
+    doubt: str | None = None,
+    elsewhere: Mapping[str, Variant] | None = None,
+) -> dict[str, Limit]:
     """Each limit against the chosen variant. Met only where the whole interval of a timing lies within.
 
-    doubt: why no timing can be judged.
+    doubt: why no timing can be judged. elsewhere: its figures on further boards, where every limit holds too.
     """
     found = {name: _judge_one(name, limit, chosen, profile) for name, limit in budget.limits().items()}
+    for board, variant in (elsewhere or {}).items():
+        for name, limit in budget.limits().items():
+            there = _judge_one(name, limit, variant, profile)
+            if RANK[there.met] > RANK[found[name].met]:
+                found[name] = there.model_copy(update={"why": f"{there.why} on {board}"})
     for name in TIMED:
         if doubt and name in found and found[name].value is not None:
             found[name] = found[name].model_copy(update={"met": None, "why": doubt})

@@ -29,6 +29,8 @@ other commands:
   compress taps MODEL               where a network can be tapped, and which taps of two belong together
   compress profile MODEL.onnx       measure an ONNX file that exists
   compress selftest                 what differences this machine can resolve, and whether it claims false ones
+  compress device check ssh://...   what a board is, what is missing there, which profile fits (also clean, unlock)
+  compress import RESULTS.tar       put what a bundle found on a board into the run's report
   compress report DIR               render a finished run again
   compress compare DIR DIR...       finished runs side by side
   compress verify DIR               check a finished run: files, figures, and a quick measurement
@@ -99,6 +101,17 @@ def job_parser() -> argparse.ArgumentParser:
     parser.add_argument("recipe", nargs="?", help="YAML file that describes the job; options override it")
     parser.add_argument(
         "--target", metavar="NAME", help="device: a profile's name or YAML file (default: openvino-cpu)"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="measure on this board, ssh://user@board[:port]; several: give it again",
+    )
+    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
+    parser.add_argument(
+        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
     )
     parser.add_argument(
         "--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER"
@@ -231,7 +244,8 @@ def _search(words: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the trials and best.yaml (default: compressed/...)")
     _add_output_options(parser)
-    parser.set_defaults(budget=[], **dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
+    parser.set_defaults(budget=[], device=[], lock_clocks=False, device_python=None)
+    parser.set_defaults(**dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
     options = parser.parse_args(words)
     from . import search
 
@@ -318,6 +332,39 @@ def _verify(words: list[str]) -> int:
     return verifying.main(options)
 
 
+def _device(words: list[str]) -> int:
+    parser = _parser(
+        "device",
+        "check: what a board is, what is missing there, and which profile fits. clean: end what runs there and remove "
+        "everything of ours. unlock: put clocks back that an interrupted measurement left held.",
+    )
+    parser.add_argument("what", choices=["check", "clean", "unlock"])
+    parser.add_argument(
+        "address", metavar="ADDRESS", help="ssh://user@board[:port]; the host may be one of ~/.ssh/config"
+    )
+    parser.add_argument("--target", metavar="NAME", help="check: does this profile fit?")
+    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
+    _add_json(parser)
+    options = parser.parse_args(words)
+    from . import devices
+
+    return devices.main(options)
+
+
+def _import(words: list[str]) -> int:
+    parser = _parser(
+        "import",
+        "Put what a bundle found on a board into the report of its run, as measured on the device.",
+    )
+    parser.add_argument("archive", metavar="RESULTS.tar", help="what run.sh left on the board")
+    parser.add_argument("--out", metavar="FOLDER", help="of the run (default: the one in compressed/ that it fits)")
+    _add_output_options(parser)
+    options = parser.parse_args(words)
+    from . import importing
+
+    return importing.main(options)
+
+
 def _schema(words: list[str]) -> int:
     parser = _parser("schema", "Print a JSON schema.")
     parser.add_argument("kind", choices=["recipe", "profile", "report"])
@@ -336,6 +383,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "taps": _taps,
     "profile": _profile,
     "selftest": _selftest,
+    "device": _device,
+    "import": _import,
     "report": _report,
     "compare": _compare,
     "verify": _verify,

@@ -102,6 +102,9 @@ def option_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Options as (recipe key, value), in the order in which they override each other."""
     named = {
         "target": options.target,
+        "device": "[" + ", ".join(options.device) + "]" if options.device else None,
+        "device_python": options.device_python,
+        "profile.lock_clocks": "true" if options.lock_clocks else None,
         "model": options.model,
         "model.weights": options.weights,
         "data": options.data,
@@ -138,6 +141,7 @@ def plan_facts(plan: Plan, out: Path) -> dict[str, Any]:
     """The resolved plan as plain data."""
     return {
         "target": plan.profile.name,
+        "device": [str(address) for address in plan.devices],
         "where": plan.where(),
         "out": str(out),
         "budget": plan.budget.limits(),

@@ -9,6 +9,7 @@ from ..stages.artifact import Stage
 from ..targets import profiles
 from ..targets.errors import RecipeError
 from ..targets.profiles import Budget, Profile
+from ..targets.remote.address import Address
 from .recipe import STAGES, Recipe
 
 FORM_WORDS = {
@@ -44,12 +45,16 @@ class Plan:
     profile: Profile
     budget: Budget
     stages: tuple[PlannedStage, ...]
+    devices: tuple[Address, ...] = ()
 
     def where(self) -> str:
         """One sentence on what the figures will mean."""
         profile = self.profile
         if profile.device == "local":
             return f"measured on this machine with {profile.runtime}, which is the device"
+        if self.devices:
+            boards = ", ".join(map(str, self.devices))
+            return f"measured on the device itself with {profile.runtime}, over ssh: {boards}"
         return (
             f"{profile.board} cannot be reached from here: figures are taken on this machine with "
             f"{profile.stand_in} and stand apart as a stand-in; nothing is claimed for the device"
@@ -59,6 +64,9 @@ class Plan:
 def make(recipe: Recipe) -> Plan:
     """Resolve a recipe. RecipeError: no such profile, or stages that cannot follow one another."""
     profile = profiles.load(recipe.target)
+    devices = _devices(recipe, profile)
+    if devices:
+        profile = profile.model_copy(update={"device": str(devices[0])})
     names = recipe.stages if recipe.stages is not None else _default_names(recipe, profile)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -71,7 +79,19 @@ def make(recipe: Recipe) -> Plan:
         stage = recipe.section(name)
         planned.append(PlannedStage(stage=stage, skip=stage.skip_reason(profile, alone=alone)))
     _check_order(planned)
-    return Plan(recipe=recipe, profile=profile, budget=recipe.budget or profile.budget, stages=tuple(planned))
+    return Plan(
+        recipe=recipe, profile=profile, budget=recipe.budget or profile.budget, stages=tuple(planned), devices=devices
+    )
+
+
+def _devices(recipe: Recipe, profile: Profile) -> tuple[Address, ...]:
+    """Boards to measure on. RecipeError: an address is none, or stands twice."""
+    words = recipe.device or ((profile.device,) if profile.is_remote else ())
+    found = tuple(Address.parse(word) for word in words)
+    twice = sorted({str(address) for address in found if found.count(address) > 1})
+    if twice:
+        raise RecipeError(f"device: {', '.join(twice)} stands twice; each board is measured once")
+    return found
 
 
 def _default_names(recipe: Recipe, profile: Profile) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..stages.distill.stage import Distill
 from ..stages.distill.teacher_settings import Teachers, TeacherSettings, kind_of, listed
@@ -34,12 +34,26 @@ STAGES: dict[str, type[Any]] = {
 }  # in the order in which they make sense
 
 
+def _listed_devices(value: object) -> object:
+    """One address is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Devices = Annotated[tuple[str, ...], BeforeValidator(_listed_devices)]
+
+
 class Recipe(BaseModel):
     """One job: which model, which data, for which device, within which budget, through which stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str = Field("openvino-cpu", description="a profile's name, or the path of one of your own")
+    device: Devices = Field((), description="ssh://user@board[:port], one or several; none: the profile's")
+    device_python: str = Field(
+        "python3",
+        pattern=r"^[A-Za-z0-9_./~+][A-Za-z0-9_./~+-]*$",
+        description="the interpreter there that has the runtime",
+    )
     model: ModelSettings = Field(description="the trained network: baseline, and teacher unless another is named")
     student: ModelSettings | None = Field(None, description="the network to ship; none: the model itself, pruned")
     teacher: Teachers | None = Field(None, description="who is imitated, one or several; none: the model")

@@ -27,6 +27,7 @@ from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, S
 from ..targets.runtimes import target
 from . import sums
 from .assemble import assemble
+from .boards import meet_all
 from .plan import Plan, PlannedStage
 from .report import render
 from .report.schema import Report
@@ -72,6 +73,7 @@ def run(
     """
     began, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
     _refuse_missing_runtime(plan)
+    plan, boards = meet_all(plan, note=reporter.note) if processes()[0] == 0 else (plan, ())
     make_writable(out)
     crew = meet() if processes()[1] > 1 else Crew(device=torch.device("cpu"))
     store = Store(out / STORE, note=reporter.note)
@@ -85,6 +87,7 @@ def run(
             progress=reporter.stage("data"),
             builders=builders,
             data=data,
+            boards=boards,
             note=reporter.note,
         )
     reporter.done("data", _data_words(start.data))
@@ -195,6 +198,7 @@ class Runner:
             build=self.start.builders,
             teachers=self.start.teachers.get(entry.name, {}),
             budget=self.start.plan.budget,
+            boards=self.start.boards,
             cache=self.store.folder.parent / "cache" / "teachers",
             training_precision=recipe.training_precision,
             progress=progress,
@@ -241,7 +245,8 @@ def _is_worth_repeating(record: Record) -> bool:
 
 def _refuse_missing_runtime(plan: Plan) -> None:
     """Before any work: hours of training must not end with a runtime that is not there."""
-    for name in {"onnxruntime", plan.profile.measures_with}:  # exported files are checked with ONNX Runtime
+    on_boards = {"tensorrt"} if plan.devices else set()  # OpenVINO writes its files here, too
+    for name in {"onnxruntime", plan.profile.measures_with} - on_boards:  # exported files are checked with ONNX Runtime
         reason = target(name).unavailable()
         if reason:
             raise RuntimeMissingError(f"target {plan.profile.name}: {reason}")

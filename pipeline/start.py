@@ -19,6 +19,7 @@ from ..stages.progress import Progress
 from ..stages.settings import ModelSettings
 from ..stages.transfer import open_transfer
 from ..targets import cpu, machine
+from ..targets.remote.measuring import Board
 from .assemble import versions
 from .plan import Plan, PlannedStage
 from .store import key_of
@@ -35,7 +36,7 @@ class Start:
 
     builders: how the model, and a student of its own, are made; the same weights each time. teachers: by stage, those
     that the recipe names. student: fingerprint of its initial weights, where it is a network of its own. transfer: of
-    the images that distillation takes in place of the data's.
+    the images that distillation takes in place of the data's. boards: that are measured on.
     """
 
     plan: Plan
@@ -45,6 +46,7 @@ class Start:
     original: Artifact
     student: str | None
     transfer: str | None = None
+    boards: tuple[Board, ...] = ()
 
     @property
     def has_random_weights(self) -> bool:
@@ -76,9 +78,12 @@ class Start:
         if entry.name == "prune":
             parts["multiple"] = profile.channel_multiple
         if entry.name in BY_PROFILE:
-            parts["profile"] = profile.model_dump(mode="json", exclude={"budget", "stages"})
+            parts["profile"] = profile.model_dump(mode="json", exclude={"budget", "stages", "device"})
             parts["weight_bits"] = cpu.weight_bits(profile)
-        if entry.name == "profile":
+        if entry.name == "profile" and self.boards:
+            parts["boards"] = [board.identity() for board in self.boards]
+        elif entry.name == "profile":
+            parts["device"] = profile.device
             described = machine.describe()
             parts["machine"] = [described.get(fact) for fact in ("cpu", "instruction_sets", "usable_cores")]
         return key_of(parts)
@@ -91,6 +96,7 @@ def open_start(
     progress: Progress,
     builders: Mapping[str, Build] | None = None,
     data: Data | None = None,
+    boards: tuple[Board, ...] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> Start:
     """Open the data and build the networks that the recipe names.
@@ -123,6 +129,7 @@ def open_start(
         original=_original(plan, data, made["model"]()),
         student=fingerprint(made["student"]()) if "student" in made else None,
         transfer=transfer,
+        boards=boards,
     )
 
 

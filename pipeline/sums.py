@@ -10,7 +10,8 @@ from ..targets.digests import sha256
 
 NAME = "SHA256SUMS"  # in the form that `sha256sum --check` reads
 SHIPPED = ("models", "bundle")  # folders; of the renderings only report.json, the others are made from it
-RESULTS = PurePosixPath("bundle/results")  # what came back from a board is no part of what was sent
+BROUGHT = ("results", "kept", "status.json", "worker.lock", "worker.log", "probe.json", "sums.json", "results.tar")
+FROM_BOARD = frozenset(PurePosixPath("bundle") / name for name in BROUGHT)  # what a bundle leaves when it runs
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 MOST_BYTES = 4 * 2**20  # of the file of sums: beyond it nothing that this program wrote
 
@@ -43,7 +44,8 @@ def shipped(out: Path) -> Iterator[Path]:
         yield out / "report.json"
     for folder in SHIPPED:
         for path in sorted((out / folder).rglob("*")):
-            if path.is_file() and RESULTS not in PurePosixPath(path.relative_to(out).as_posix()).parents:
+            name = PurePosixPath(path.relative_to(out).as_posix())
+            if path.is_file() and FROM_BOARD.isdisjoint((name, *name.parents)):
                 yield path
 
 

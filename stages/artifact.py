@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..targets.profiles import Budget, Profile
+    from ..targets.remote.measuring import Board
     from .contract import InputContract
     from .cutting import Cut
     from .data import Data
@@ -107,6 +108,7 @@ class Context:
     build: Mapping[str, Callable[[], nn.Module]]  # "model", and "student" where it is another network
     teachers: Mapping[str, nn.Module | str] = field(default_factory=dict)  # named ones: networks, or words such as ema
     budget: Budget | None = None  # what the result may cost; None: nothing is said
+    boards: tuple[Board, ...] = ()  # that are measured on, the first decides
     cache: Path | None = None  # a folder that may be deleted at any time
     training_precision: Literal["fp32", "bf16"] = "fp32"
     progress: Progress = field(default_factory=Quiet)

@@ -15,7 +15,7 @@ class Measure:
     """seconds: of timing for all variants together, one pinned thread. all_cores, memory: whether to measure them.
 
     layers: read the time of each layer, which explains what the other figures show. sustained_seconds: above 0, time
-    them for so long again, to see what heat does.
+    them for so long again, to see what heat does. lock_clocks: hold a board's clocks meanwhile, and put them back.
     """
 
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 8.0
@@ -23,6 +23,7 @@ class Measure:
     memory: bool = True
     layers: bool = True
     sustained_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    lock_clocks: bool = False
 
     name: ClassVar[str] = "profile"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"files"})

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,7 @@ TELLING = (
 )
 # These add products of bytes in 32 bits. Without them x86 adds pairs of products in 16 bits, and saturates.
 WIDE_BYTE_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "avx_vnni_int8"})
+BFLOAT_UNITS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def usable_cpus() -> tuple[int, ...]:
@@ -39,14 +41,17 @@ def saturates(*, root: Path = ROOT) -> bool:
 
     An x86 whose flags cannot be read counts as one that saturates: 7 bits cost little, wrong sums cost a lot.
     """
-    if platform.machine().lower() not in {"x86_64", "amd64", "i386", "i686"}:
-        return False
-    return not (instruction_sets(root=root) & WIDE_BYTE_PRODUCTS)
+    return sums_saturate(platform.machine(), instruction_sets(root=root))
+
+
+def sums_saturate(machine: str, flags: Collection[str]) -> bool:
+    """The same of any processor. machine: as `uname -m` calls it."""
+    return machine.lower() in {"x86_64", "amd64", "i386", "i686"} and WIDE_BYTE_PRODUCTS.isdisjoint(flags)
 
 
 def has_bfloat16(*, root: Path = ROOT) -> bool:
     """Does this processor compute in bfloat16 itself, so that it is faster than float32?"""
-    return bool(instruction_sets(root=root) & {"avx512_bf16", "amx_bf16", "bf16"})
+    return not BFLOAT_UNITS.isdisjoint(instruction_sets(root=root))
 
 
 def has_float16(*, root: Path = ROOT) -> bool:

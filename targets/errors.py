@@ -36,6 +36,10 @@ class DeviceError(StageError):
     """A board cannot be reached, or does not do what it was asked to."""
 
 
+class UnreachableError(DeviceError):
+    """No connection to a board comes about: it is off, starting, or elsewhere."""
+
+
 class LostConnectionError(DeviceError):
     """The connection to a board broke; trying again can help."""
 

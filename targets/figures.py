@@ -44,7 +44,8 @@ class Measurement:
 
     batch: samples of each call that `batched` timed. sustained: latencies over time, see sustained.summary.
     not_measured: figures that no engine has, and why. unreliable: why no claim can rest on these timings; None:
-    they hold. incomplete: where it was stopped before it was done; None: it was not.
+    they hold. incomplete: where it was stopped before it was done; None: it was not. answered: where a board answered a
+    sample of the inputs only, which of each split; an absent split was not answered at all.
     """
 
     figures: dict[str, Figures]
@@ -56,3 +57,4 @@ class Measurement:
     not_measured: dict[str, str] = field(default_factory=dict)
     unreliable: str | None = None
     incomplete: str | None = None
+    answered: dict[str, NDArray[np.intp]] | None = None

@@ -7,6 +7,7 @@ stays float32, in islands as large as keep casts from going back and forth.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from .sessions import Array
 
 Zone = Literal["half", "float"]
 
+RANGE_SAMPLES = 16  # by which it is found what overflows
 LARGEST = 65504.0  # of float16
 ROOM = 4.0  # what other inputs may exceed the largest value that was seen by
 HALF_SCALES_SINCE = 19  # operator set: quantises float16 with a float16 scale
@@ -49,6 +51,19 @@ def to_half(model: Any, *, largest: Mapping[str, float] | None = None) -> Any:
     _Conversion(result, graph, zones(result, largest=largest), opset).carry_out_()
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def write_half(path: Path, samples: Array) -> Path:
+    """Write the same network with float16 inside beside an ONNX file, as NAME-fp16.onnx, and return where.
+
+    samples: as the network takes them; the first few tell what would overflow. StageError: as `to_half`.
+    """
+    import onnx
+
+    content, made = path.read_bytes(), path.with_name(f"{path.stem}-fp16.onnx")
+    model = to_half(onnx.load_model_from_string(content), largest=largest_values(content, samples[:RANGE_SAMPLES]))
+    made.write_bytes(model.SerializeToString())
+    return made
 
 
 def is_half(model: Any) -> bool:

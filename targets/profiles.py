@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RecipeError, did_you_mean
+from .remote.address import Address
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 StageName = Literal["train", "distill", "prune", "quantize", "export", "profile"]
@@ -65,8 +66,10 @@ class Profile(BaseModel):
     opset: int = Field(ge=9, le=24, description="ONNX operator set of the exported file")
     channel_multiple: int = Field(8, ge=1, description="pruned layers keep a multiple of this many channels")
     memory_mb: int | None = Field(None, gt=0, description="memory that a model may use there, in MiB")
-    device: Literal["local", "none"] = Field(
-        description="local: this machine is the device; none: there is no way to reach it from here"
+    device: str = Field(
+        pattern=r"^(local|none|carried|ssh://.*)$",
+        description="local: this machine is the device; ssh://user@host: a board; carried: results of a bundle that "
+        "ran there; none: there is no way to reach it from here",
     )
     stand_in: Literal["onnxruntime", "openvino"] | None = Field(
         None, description="runtime on this machine for figures when the device cannot be reached"
@@ -81,6 +84,16 @@ class Profile(BaseModel):
     stages: tuple[StageName, ...] = Field(
         ("distill", "prune", "quantize", "export", "profile"), description="default stages"
     )
+
+    @field_validator("device")
+    @classmethod
+    def _is_an_address(cls, device: str) -> str:
+        if device.startswith("ssh://"):
+            try:
+                Address.parse(device)
+            except RecipeError as error:
+                raise ValueError(str(error)) from None
+        return device
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Profile":
@@ -100,13 +113,18 @@ class Profile(BaseModel):
 
     @property
     def measures_with(self) -> str:
-        """The runtime on this machine that figures come from."""
-        return self.runtime if self.device == "local" else self.stand_in or self.runtime
+        """The runtime that figures come from."""
+        return (self.stand_in or self.runtime) if self.device == "none" else self.runtime
+
+    @property
+    def is_remote(self) -> bool:
+        """Is it measured on a board over ssh?"""
+        return self.device.startswith("ssh://")
 
     @property
     def where(self) -> Literal["device", "stand-in"]:
-        """What a figure that is measured on this machine means for this profile."""
-        return "device" if self.device == "local" else "stand-in"
+        """What a figure that is measured means for this profile."""
+        return "stand-in" if self.device == "none" else "device"
 
 
 def names() -> tuple[str, ...]:

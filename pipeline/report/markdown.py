@@ -4,7 +4,7 @@ import re
 
 from . import running, synthesis, words
 from .layers import float_rows, quantization, top_rows
-from .rows import Row, places, rows, warnings
+from .rows import Row, on_board, places, rows, warnings
 from .schema import Report, Where
 
 COLUMNS = (
@@ -52,6 +52,9 @@ def _variants(report: Report) -> list[str]:
         parts.append(_escape(missing))
     for where in here or ("device",):
         parts += [f"### {_escape(words.ground(where, report))}", _table(report, where=where)]
+    for board in report.boards:
+        there = on_board(report, board)
+        parts += [f"### {_escape(words.ground('device', there))}", _table(there, where="device")]
     parts.append("Parentheses and ± are 95 % intervals. The variants were timed in turn, in one run.")
     return parts
 

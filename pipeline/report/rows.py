@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from . import words
-from .schema import Accuracy, Latency, Memory, Report, Variant, Where
+from .schema import Accuracy, Board, Latency, Memory, Report, Variant, Where
 
 Figure = TypeVar("Figure", Accuracy, Latency, Memory)
 ORDER: tuple[Where, ...] = ("device", "stand-in", "estimated")
@@ -45,12 +45,20 @@ def places(report: Report) -> tuple[Where, ...]:
     return tuple(where for where in ORDER if where in seen)
 
 
+def on_board(report: Report, board: Board) -> Report:
+    """The report as that further board's: every rendering of variants shows it as it shows the first one's."""
+    figures = {"variants": board.variants, "caveats": board.caveats, "not_measured": board.not_measured}
+    return report.model_copy(
+        update={**figures, "profile": {**report.profile, "device": board.device}, "boards": [], "budget": {}}
+    )
+
+
 def main_place(report: Report) -> Where:
     """Where the figures of a one-table rendering come from."""
     seen = places(report)
     if seen:
         return seen[0]
-    return "device" if report.profile.get("device") == "local" else "stand-in"
+    return "stand-in" if report.profile.get("device") == "none" else "device"
 
 
 def chosen(report: Report) -> Variant | None:
@@ -60,7 +68,8 @@ def chosen(report: Report) -> Variant | None:
 def warnings(report: Report) -> list[str]:
     """What weakens the figures of the run, then of each variant, each as a sentence."""
     of_variants = [f"{variant.name}: {text}" for variant in report.variants for text in variant.warnings]
-    return [*report.caveats, *of_variants]
+    of_boards = [f"{board.device}: {text}" for board in report.boards for text in warnings(on_board(report, board))]
+    return [*report.caveats, *of_variants, *of_boards]
 
 
 def _row(variant: Variant, *, where: Where, is_chosen: bool, is_baseline: bool) -> Row:

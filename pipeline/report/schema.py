@@ -288,6 +288,18 @@ class Variant(_Part):
     energy: Energy | None = Field(None, description="None: not measured, see the report's not_measured")
 
 
+class Board(_Part):
+    """A further board that the same variants were measured on; the first one's figures are the report's own."""
+
+    device: str = Field(description="its address")
+    machine: Values
+    versions: dict[str, str]
+    caveats: list[str]
+    not_measured: dict[str, str]
+    unreliable: str | None = Field(description="why no claim can rest on its timings; None: they hold")
+    variants: list[Variant]
+
+
 class Chosen(_Part):
     """The variant to ship."""
 
@@ -358,6 +370,7 @@ class Report(_Part):
     sustained: Sustained | None = Field(None, description="only where it was asked for")
     not_measured: dict[str, str] = Field(default_factory=dict, description="figures that no variant has, and why")
     incomplete: str | None = Field(None, description="where the measurement was stopped; None: it is complete")
+    boards: list[Board] = Field(default_factory=list, description="further ones, where several were named")
     synthesis: SynthesisFacts | None = Field(
         None, description="only where no data of the task were there to learn from"
     )
@@ -365,5 +378,6 @@ class Report(_Part):
     verdict: Verdict
 
     def as_json(self, *, indent: int | None = None) -> str:
-        """The text of report.json; what a run without data adds is not in other runs' reports."""
-        return self.model_dump_json(indent=indent, exclude={"synthesis"} if self.synthesis is None else None)
+        """The text of report.json; what a run without data, or on several boards, adds is not in other reports."""
+        absent = {"synthesis"} if self.synthesis is None else set()
+        return self.model_dump_json(indent=indent, exclude=absent | (set() if self.boards else {"boards"}))

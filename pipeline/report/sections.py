@@ -3,7 +3,7 @@
 from . import words
 from .elements import Markup, element, join, section, stacked, table
 from .pieces import name, place
-from .rows import chosen, here, main_place, places, rows, warnings
+from .rows import chosen, here, main_place, on_board, places, rows, warnings
 from .schema import Interval, Report, Variant, Where
 
 
@@ -51,6 +51,8 @@ def variants(report: Report) -> Markup:
     head = ("Variant", "Made by", "Precision", "Parameters", "MACs", "File size")
     made = table("made", "What each variant is", head, lines, words=3, marked=marked)
     measured = [_measured(report, where, marked=marked) for where in places(report) or ("device",)]
+    for number, board in enumerate(report.boards, start=2):
+        measured.append(_measured(on_board(report, board), "device", marked=marked, key=f"device-{number}"))
     note = (
         f"All variants were timed in turn in one run, batch 1, input from {words.inputs(report)}, "
         "output in host memory. Parentheses and ± hold 95 % intervals; that of the change is paired, on the same "
@@ -67,7 +69,8 @@ def caveats(report: Report) -> Markup:
     return section("caveats", "Caveats", element("ul", *(element("li", text) for text in found), class_="caveats"))
 
 
-def _measured(report: Report, where: Where, *, marked: int | None) -> Markup:
+def _measured(report: Report, where: Where, *, marked: int | None, key: str | None = None) -> Markup:
+    """key: in the names of its parts; None: the place's."""
     head = [
         "Variant",
         words.metric(report, title=True),
@@ -95,8 +98,8 @@ def _measured(report: Report, where: Where, *, marked: int | None) -> Markup:
         lines = [[line[0], words.NOT_MEASURED, *line[1:]] for line in lines]
         rest = "Stand-in: measured on this machine" if where == "stand-in" else words.ground(where, report)
         groups = [(f"On the {words.board(report)}", 1), (rest, len(head) - 2)]
-    body = table(f"measured-{where}", "Figures of each variant", head, lines, groups=groups, marked=marked)
-    return join(element("h3", words.ground(where, report), id=f"variants-{where}"), body)
+    body = table(f"measured-{key or where}", "Figures of each variant", head, lines, groups=groups, marked=marked)
+    return join(element("h3", words.ground(where, report), id=f"variants-{key or where}"), body)
 
 
 def _tile(title: str, value: str, *about: str) -> Markup:

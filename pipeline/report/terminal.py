@@ -6,7 +6,7 @@ from rich.text import Text
 
 from . import synthesis, words
 from .layers import float_rows, quantization
-from .rows import Row, main_place, rows, warnings
+from .rows import Row, main_place, on_board, rows, warnings
 from .schema import Report, Variant
 
 NARROW = 92  # below it, eight columns do not fit
@@ -22,7 +22,8 @@ def print_report(report: Report, console: Console) -> None:
     if not console.is_terminal:
         console.width = max(width, WIDTH)
     try:
-        for line in (*_heading(report), table(report, width=console.width, plain=plain), *_notes(report)):
+        tables = [table(report, width=console.width, plain=plain), *_boards(report, console.width, plain=plain)]
+        for line in (*_heading(report), *tables, *_notes(report)):
             console.print(_ascii(line) if plain and isinstance(line, Text) else line, highlight=False)
         for line in (*_budget(report), _verdict(report)):
             console.print(_ascii(line) if plain else line, highlight=False)
@@ -73,6 +74,16 @@ def _heading(report: Report) -> list[Text]:
     told = synthesis.sentences(report)
     lines += [Text(text, style="bold yellow" if text is told[0] else "yellow") for text in told]
     return [*lines, Text()]
+
+
+def _boards(report: Report, width: int, *, plain: bool) -> list[Text | Table]:
+    """The same table for each further board."""
+    found: list[Text | Table] = []
+    for board in report.boards:
+        there = on_board(report, board)
+        found += [Text(), Text(words.ground("device", there), style="bold"), Text()]
+        found.append(table(there, width=width, plain=plain))
+    return found
 
 
 def _notes(report: Report) -> list[Text]:

@@ -183,10 +183,17 @@ def board(report: Report) -> str:
 def ground(where: Where, report: Report) -> str:
     """Where figures come from, as a heading says it."""
     return {
-        "device": "Measured on this device",
+        "device": _device_ground(report),
         "stand-in": f"Stand-in: measured on this machine, not on the {board(report)}",
         "estimated": "Estimated, not measured",
     }[where]
+
+
+def _device_ground(report: Report) -> str:
+    device = str(report.profile.get("device"))
+    if device.startswith("ssh://"):
+        return f"Measured on the device, {device}"
+    return "Measured on the device, by the bundle" if device == "carried" else "Measured on this device"
 
 
 def way_there(report: Report) -> str:

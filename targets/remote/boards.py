@@ -39,6 +39,7 @@ class BoardFacts(BaseModel):
     kernel: Word = ""
     python: Word
     cpu: Word | None = None
+    cpu_flags: Word = ""
     cpus: Count = 1
     memory_mb: Count = 0
     available_mb: Count = 0
@@ -55,6 +56,10 @@ class BoardFacts(BaseModel):
     temperatures_c: Annotated[dict[Word, float], Field(max_length=64)] = {}
     has_sudo: bool = False
     load: float = 0.0
+
+    @property
+    def instruction_sets(self) -> frozenset[str]:
+        return frozenset(self.cpu_flags.split())
 
     @property
     def l4t(self) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import DeviceError, LostConnectionError, RuntimeMissingError
+from ..errors import DeviceError, LostConnectionError, RuntimeMissingError, UnreachableError
 from .address import Address
 from .boards import BoardFacts, facts_of
 from .package import packed
@@ -22,6 +23,7 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
 PATIENCE_SECONDS = 900.0  # how long a board may be out of reach before it is given up; its job goes on there
 OLDEST_PYTHON = (3, 6)
 READ_AHEAD_BYTES = 16 * 2**20  # more than the board sends along with a file that was asked for
+MOST_RESULT_BYTES = 512 * 2**20  # of one file
 NO_HOME = 9  # exit status of FIRST_LOOK
 FIRST_LOOK = """home=${EDGEPRESS_HOME:-$HOME/.cache/edgepress}
 printf '%s\\0' "$home"
@@ -43,6 +45,7 @@ class Device:
         self.ssh = Ssh(address)
         self._home: str | None = None
         self._script: str | None = None
+        self._was_reached = False
 
     def __enter__(self) -> Device:
         return self
@@ -66,7 +69,7 @@ class Device:
         state = self._wait(folder, progress)
         results = Results(self, folder, tuple(state["results"]))
         if state["state"] == "failed":
-            raise DeviceError(f"{self.address}: the job failed: {str(state['text'])[:1500]}")
+            raise JobFailedError(f"{self.address}: the job failed: {str(state['text'])[:1500]}", results)
         return results
 
     def status(self, key: str) -> dict[str, Any]:
@@ -156,8 +159,12 @@ class Device:
         began, wait = time.monotonic(), 1.0
         while True:
             try:
-                return act()
-            except LostConnectionError as error:
+                found = act()
+                self._was_reached = True
+                return found
+            except (LostConnectionError, UnreachableError) as error:
+                if isinstance(error, UnreachableError) and not self._was_reached:
+                    raise  # a wrong address is told at once; a board that restarts is waited for
                 if time.monotonic() - began > self.patience_seconds:
                     raise DeviceError(
                         f"{error}. It was out of reach for {self.patience_seconds:.0f} s; what runs there goes on, "
@@ -215,24 +222,23 @@ class Device:
         return f"{self._root()}/jobs/{key}"
 
 
-class Results:
-    """What a job left on the board: fetched when it is asked for, small files along with others."""
+class JobFailedError(DeviceError):
+    """A job that ended without what was asked. results: what it left, logs above all."""
 
-    def __init__(self, device: Device, folder: str, names: tuple[str, ...]) -> None:
-        self.device, self.folder, self.names = device, folder, names
-        self._left = list(names)  # not fetched yet
-        self._ahead: dict[str, bytes] = {}
+    def __init__(self, text: str, results: Results) -> None:
+        super().__init__(text)
+        self.results = results
 
-    def read(self, name: str, *, limit_bytes: int = 512 * 2**20) -> bytes | None:
+
+class Left(ABC):
+    """The files that a job left. names: of all of them. origin: for errors."""
+
+    def __init__(self, names: tuple[str, ...], *, origin: str) -> None:
+        self.names, self.origin = names, origin
+
+    @abstractmethod
+    def read(self, name: str, *, limit_bytes: int = MOST_RESULT_BYTES) -> bytes | None:
         """One file; None: the job left no such file."""
-        if name not in self.names:
-            return None
-        if name not in self._ahead:
-            wanted = [name, *(other for other in self._left if other != name)]
-            self._ahead.update(self.device.fetch(self.folder, wanted, limit_bytes=limit_bytes))
-            self._left = [other for other in self._left if other not in self._ahead]
-        # JSON tells of the job and is asked again; the rest is measurements, large and read once
-        return self._ahead[name] if name.endswith(".json") else self._ahead.pop(name)
 
     def json(self, name: str) -> Any:
         """None: there is no such file. DeviceError: it is not JSON."""
@@ -242,4 +248,24 @@ class Results:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise DeviceError(f"{self.device.address}: {name} is damaged ({error})") from None
+            raise DeviceError(f"{self.origin}: {name} is damaged ({error})") from None
+
+
+class Results(Left):
+    """What a job left on the board: fetched when it is asked for, small files along with others."""
+
+    def __init__(self, device: Device, folder: str, names: tuple[str, ...]) -> None:
+        super().__init__(names, origin=str(device.address))
+        self.device, self.folder = device, folder
+        self._left = list(names)  # not fetched yet
+        self._ahead: dict[str, bytes] = {}
+
+    def read(self, name: str, *, limit_bytes: int = MOST_RESULT_BYTES) -> bytes | None:
+        if name not in self.names:
+            return None
+        if name not in self._ahead:
+            wanted = [name, *(other for other in self._left if other != name)]
+            self._ahead.update(self.device.fetch(self.folder, wanted, limit_bytes=limit_bytes))
+            self._left = [other for other in self._left if other not in self._ahead]
+        # JSON tells of the job and is asked again; the rest is measurements, large and read once
+        return self._ahead[name] if name.endswith(".json") else self._ahead.pop(name)

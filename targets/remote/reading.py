@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..caveats import Caveat, caveats
+from ..caveats import CLOCK_SHARE, Caveat, caveats
+from ..cpu import TELLING
 from ..energy import Energy
 from ..errors import DeviceError, StageError
 from ..figures import Figures, Measurement
@@ -21,7 +22,7 @@ from ..reliability import unreliable
 from ..statistics import Latency
 from ..tensorrt_tool import advice, files, log
 from .boards import BoardFacts
-from .device import Results
+from .device import Left
 from .work import Work
 
 MOST_BYTES = 512 * 2**20  # of one unpacked file
@@ -30,7 +31,7 @@ TELLING_POWER_SAMPLES = 20
 
 
 def measurement(
-    work: Work, results: Results, *, facts: BoardFacts, splits: Mapping[str, int], threads: int
+    work: Work, results: Left, *, facts: BoardFacts, splits: Mapping[str, int], threads: int
 ) -> Measurement:
     """splits: how many of the inputs belong to each split, in their order.
 
@@ -40,27 +41,29 @@ def measurement(
     tensorrt = work.manifest["runtime"] == "tensorrt"
     figures, told = reader.of_tensorrt() if tensorrt else reader.in_process()
     timed = {name: one.latency for name, one in figures.items() if one.latency}
-    machine = describe(facts)
+    machine = describe(facts, held=bool(work.manifest["lock_clocks"]))
     version = facts.tensorrt if tensorrt else facts.runtimes.get(work.manifest["runtime"])
     return Measurement(
         figures=figures,
         machine=machine,
-        caveats=[*told, *caveats(timed, machine)],
+        caveats=[*told, *_slowed(reader.watched, facts, machine), *caveats(timed, machine)],
         versions={work.manifest["runtime"]: version or "unknown"},
         not_measured=reader.not_measured,
         unreliable=unreliable(timed),
     )
 
 
-def describe(facts: BoardFacts) -> dict[str, Any]:
-    """The board as the report's machine section shows it."""
+def describe(facts: BoardFacts, *, held: bool = False) -> dict[str, Any]:
+    """The board as the report's machine section shows it. held: clocks were, for the measurement."""
     found: dict[str, Any] = {
         "cpu": facts.cpu or facts.model,
         "board": facts.model,
         "usable_cores": facts.cpus,
+        "instruction_sets": [name for name in TELLING if name in facts.instruction_sets],
         "memory_mb": facts.memory_mb,
         "kernel": facts.kernel,
-        "load_1min": facts.load,
+        "load_1m": facts.load,
+        "governor": facts.clocks.get("governor"),
         "temperatures_c": facts.temperatures_c,
     }
     if facts.l4t:
@@ -68,16 +71,17 @@ def describe(facts: BoardFacts) -> dict[str, Any]:
             "linux_for_tegra": facts.l4t,
             "jetpack": facts.jetpack,
             "power_mode": facts.power_mode,
-            "clocks_held": facts.clocks_held,
+            "clocks_held": held or facts.clocks_held,
         }
     return {key: value for key, value in found.items() if value is not None}
 
 
 class _Reader:
-    def __init__(self, work: Work, results: Results, *, splits: Mapping[str, int], threads: int) -> None:
+    def __init__(self, work: Work, results: Left, *, splits: Mapping[str, int], threads: int) -> None:
         self.work, self.results, self.splits, self.threads = work, results, splits, threads
         self.names = [engine["name"] for engine in work.manifest["engines"]]
         self.not_measured: dict[str, str] = {}
+        self.watched: list[Mapping[str, Any]] = []  # what the board did in each round of each engine
 
     def in_process(self) -> tuple[dict[str, Figures], list[Caveat]]:
         timing = _mapping(self.results.json("timing-all.json"))
@@ -152,6 +156,7 @@ class _Reader:
             started += samples.started_ms[-1] / 1000
         if not visits:
             raise StageError("no round of its timing came back")
+        self.watched += [_mapping(one.get("watched")) for one in timed]
         peaks = [peak for one in timed if (peak := _number(one.get("peak_mb"))) is not None]
         return Figures(
             latency=Latency(samples_ms=tuple(visits), visited_s=tuple(visited), threads=self.threads),
@@ -230,6 +235,26 @@ def _energy(
         meter="INA3221 of the board",
         why_not=why,
     )
+
+
+def _slowed(watched: Sequence[Mapping[str, Any]], facts: BoardFacts, machine: Mapping[str, Any]) -> list[Caveat]:
+    """Clocks that were held and fell all the same, as they do from heat or want of power."""
+    if not (machine.get("jetson") or {}).get("clocks_held"):
+        return []
+    limits = _list(facts.clocks.get("gpu"))
+    limit = _number(limits[2]) if len(limits) == 3 else None
+    seen = [clock for one in watched if (clock := _number(_mapping(one.get("slowest_mhz")).get("gpu"))) is not None]
+    if limit is None or not seen or min(seen) >= CLOCK_SHARE * limit:
+        return []
+    heat = [value for one in watched for value in map(_number, _mapping(one.get("hottest_c")).values()) if value]
+    at = f" at {max(heat):.0f} °C" if heat else ""
+    return [
+        Caveat(
+            kind="throttling",
+            sentence=f"The GPU's clock fell to {min(seen):.0f} MHz of {limit:.0f} MHz{at} though it was held",
+            advice="cool the board or give it more power, and measure again",
+        )
+    ]
 
 
 def _drop(timed: Sequence[Mapping[str, Any]]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import DeviceError, LostConnectionError
+from ..errors import DeviceError, LostConnectionError, UnreachableError
 from .address import Address
 
 CLOSED = re.compile(
@@ -12,6 +12,12 @@ CLOSED = re.compile(
     r"client_loop: send disconnect|mux_client|Connection to .* closed|Shared connection to .* closed|control socket",
     re.IGNORECASE,
 )
+NO_ROUTE, REFUSED, SILENT = (
+    r"No route to host|Network is unreachable",
+    r"Connection refused",
+    r"Connection timed out|Operation timed out|timed out",
+)
+AWAY = (NO_ROUTE, REFUSED, SILENT)  # what a board that restarts looks like for a while
 CAUSES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -26,9 +32,9 @@ CAUSES = (
         r"Could not resolve hostname|Name or service not known|nodename nor servname",
         "no such host: check the name, your network and ~/.ssh/config",
     ),
-    (r"No route to host|Network is unreachable", "there is no route to it: is it on, and in the same network?"),
-    (r"Connection refused", "it answers, but no ssh server listens there: check the port, and that sshd runs"),
-    (r"Connection timed out|Operation timed out|timed out", "it does not answer: is it on, and in the same network?"),
+    (NO_ROUTE, "there is no route to it: is it on, and in the same network?"),
+    (REFUSED, "it answers, but no ssh server listens there: check the port, and that sshd runs"),
+    (SILENT, "it does not answer: is it on, and in the same network?"),
     (
         r"Permission denied|Too many authentication failures|no mutual signature",
         "it accepts no key of yours, and a password is never asked for here: install one with `ssh-copy-id {plain}`",
@@ -47,7 +53,8 @@ def explain(stderr: str, address: Address) -> DeviceError:
     }
     for pattern, advice in CAUSES:
         if re.search(pattern, stderr, re.IGNORECASE):
-            return DeviceError(f"{address}: {advice.format(**names)} ({last})")
+            kind = UnreachableError if pattern in AWAY else DeviceError
+            return kind(f"{address}: {advice.format(**names)} ({last})")
     if CLOSED.search(stderr) or not stderr.strip():
         return LostConnectionError(f"{address}: the connection broke ({last})")
     return DeviceError(f"{address}: ssh failed: {last}")

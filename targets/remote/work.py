@@ -22,6 +22,7 @@ from .boards import BoardFacts
 BUILD_SECONDS = 3600.0  # a large network takes more than half an hour on a Jetson Nano
 STEP_SECONDS = 900.0
 ROUNDS = 12
+ANSWERED_BY_TOOL = 64  # a process for each: two seconds on a Jetson Nano
 SCHEMA = 1
 SAMPLE = "inputs/sample.bin"  # what is timed
 
@@ -44,16 +45,19 @@ def plan(
     seconds: float,
     lock_clocks: bool = False,
     seed: int = 0,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
 ) -> Work:
     """What a board has to do to measure these engines in turn, and to answer the inputs.
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
+    rounds: in which TensorRT's engines are timed in turn; None: as the profile says.
     """
+    rounds = rounds or int(profile.trtexec.get("rounds", ROUNDS))
     tensorrt = profile.runtime == "tensorrt"
     version = facts.tensorrt or profile.runtime_version or ""
     samples = as_read(inputs, version) if tensorrt else np.ascontiguousarray(inputs, dtype=input_type(inputs))
-    files: dict[str, bytes | Path] = {f"models/{engine.name}.onnx": engine.path for engine in engines}
+    models = _models(engines)
+    files: dict[str, bytes | Path] = {models[engine.name]: engine.path for engine in engines}
     files[SAMPLE] = samples[:1].tobytes()
     evaluation = _evaluation(samples, files, one_by_one=tensorrt)
     sums = {path: _sha256(content) for path, content in files.items()}
@@ -61,6 +65,7 @@ def plan(
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "runtime": profile.runtime,
+        "version": facts.tensorrt_code if tensorrt else None,
         "threads": profile.threads,
         "seconds": seconds,
         "rounds": rounds,
@@ -70,7 +75,8 @@ def plan(
         "input": {"file": SAMPLE, "dtype": str(samples.dtype), "shape": list(samples[:1].shape)},
         "evaluation": evaluation,
         "engines": [
-            _plain(engine) | (_built(engine, profile, facts, version, sums, seconds=share) if tensorrt else {})
+            {"name": engine.name, "model": models[engine.name], "precision": engine.precision}
+            | (_built(engine, profile, facts, version, sums[models[engine.name]], seconds=share) if tensorrt else {})
             for engine in engines
         ],
         "files": [{"path": path, "sha256": digest} for path, digest in sums.items()],
@@ -79,18 +85,27 @@ def plan(
     return Work(key=key, manifest={**manifest, "job": key}, files=files)
 
 
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """Places of at most so many samples, evenly spread: data often lie class by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
+
+
 def engine_key(content_sha256: str, flags: Sequence[str], facts: BoardFacts) -> str:
     """Of all that decides an engine: file, flags, TensorRT, GPU, and the power mode its kernels were timed in."""
     parts = [content_sha256, list(flags), facts.tensorrt, facts.model, facts.gpu, facts.power_mode]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _plain(engine: Engine) -> dict[str, Any]:
-    return {"name": engine.name, "model": f"models/{engine.name}.onnx", "precision": engine.precision}
+def _models(engines: Sequence[Engine]) -> dict[str, str]:
+    """The file of each engine in the job's folder; two engines of one file share it."""
+    first: dict[Path, str] = {}
+    for engine in engines:
+        first.setdefault(engine.path, f"models/{engine.name}.onnx")
+    return {engine.name: first[engine.path] for engine in engines}
 
 
 def _built(
-    engine: Engine, profile: Profile, facts: BoardFacts, version: str, sums: Mapping[str, str], *, seconds: float
+    engine: Engine, profile: Profile, facts: BoardFacts, version: str, digest: str, *, seconds: float
 ) -> dict[str, Any]:
     """What the board needs to build an engine and to run it."""
     taken = model_input.read(engine.path)
@@ -105,7 +120,7 @@ def _built(
     )
     return {
         "input": taken.name,
-        "key": engine_key(sums[f"models/{engine.name}.onnx"], told.build, facts),
+        "key": engine_key(digest, told.build, facts),
         "timing_cache": f"{engine_key('', [], facts)}.cache",
         "build": list(told.build),
         "shapes": list(told.shapes),

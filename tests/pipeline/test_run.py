@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def test_the_processes_of_one_job_try_its_output_folder_at_the_same_time(tmp_pat
     with ProcessPoolExecutor(2) as pool:
         for trial in [pool.submit(tried, out, 400) for _ in range(2)]:
             trial.result()
-    assert os.listdir(out) == []
+    assert not any(out.iterdir())
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -186,9 +186,8 @@ def test_a_model_that_cannot_be_loaded_there_costs_only_itself(
     broken = json.loads(json.dumps(planned.manifest))
     files = dict(planned.files)
     files["models/other.onnx"] = b"this is no model"
-    for entry in broken["files"]:
-        if entry["path"] == "models/other.onnx":
-            entry["sha256"] = work._sha256(files["models/other.onnx"])
+    broken["files"].append({"path": "models/other.onnx", "sha256": work._sha256(files["models/other.onnx"])})
+    broken["engines"][1]["model"] = "models/other.onnx"
     planned = work.Work(key="ab51", manifest={**broken, "job": "ab51"}, files=files)
     results = device.carry_out(planned)
     found = reading.measurement(planned, results, facts=device.probe(), splits={"test": len(images)}, threads=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -248,3 +249,84 @@ def _words_of(pid: int) -> bytes:
 def test_the_script_is_written_as_python_3_6_reads_it(name: str) -> None:
     text = (resources.files("edgepress.targets.remote") / "board" / name).read_text(encoding="utf-8")
     ast.parse(text, feature_version=(3, 6))
+
+
+# Runs what it is told, as sudo does, and keeps what that was; refuses where a file says so.
+SUDO = """#!/bin/sh
+[ "$1" = -n ] && shift
+echo "$*" >>"$HERE/sudo"
+[ -e "$HERE/no rights" ] && exit 1
+case "$*" in
+"jetson_clocks --store "*) echo before >"$3" ;;
+"rm -f "*) rm -f "$3" ;;
+esac
+"""
+
+
+@pytest.fixture
+def clocks(board: Board, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """A board whose clocks can be held; says what was done to them."""
+    tools = board.folder / "tools"
+    tools.mkdir()
+    (tools / "sudo").write_text(SUDO)
+    (tools / "sudo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    log = board.folder / "sudo"
+    return lambda: [line for line in log.read_text().splitlines() if line.startswith("jetson_clocks")]
+
+
+def saved(board: Board) -> str:
+    return str(board.home / "clocks.saved")
+
+
+@pytest.mark.parametrize("fails", [[], [BUILD]])
+def test_clocks_are_put_back_whether_the_job_ends_well_or_not(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]], fails: list[str]
+) -> None:
+    board.trouble(fails=fails)
+    folder = board.send(planned(lock_clocks=True))
+    begin(board, folder)
+    assert board.ended(folder)["state"] == ("failed" if fails else "done")
+    board.until(lambda: len(clocks()) == 3)
+    store, hold, restore = clocks()
+    assert (store, hold) == (f"jetson_clocks --store {saved(board)}", "jetson_clocks")
+    assert restore == f"jetson_clocks --restore {saved(board)}"
+    assert not (board.home / "clocks.saved").exists()
+
+
+def test_clocks_that_a_killed_job_left_held_are_put_back_when_asked(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]]
+) -> None:
+    board.trouble(hangs=[TIME])
+    folder = board.send(planned(lock_clocks=True))
+    begin(board, folder)
+    board.until(lambda: board.calls(TIME))
+    board.kill(board.ask("status", folder))
+    assert (board.home / "clocks.saved").exists()
+    assert board.ask("restore-clocks") == {"restored": True}
+    assert clocks()[-1] == f"jetson_clocks --restore {saved(board)}"
+    assert board.ask("restore-clocks") == {"restored": False}
+
+
+def test_everything_is_removed_only_after_the_clocks_are_put_back(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]]
+) -> None:
+    board.trouble(hangs=[TIME])
+    folder = board.send(planned(lock_clocks=True))
+    begin(board, folder)
+    board.until(lambda: board.calls(TIME))
+    board.kill(board.ask("status", folder))
+    board.ask("clean", "all")
+    assert clocks()[-1] == f"jetson_clocks --restore {saved(board)}"
+
+
+def test_clocks_that_cannot_be_held_end_the_job_and_are_told(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]]
+) -> None:
+    (board.folder / "no rights").touch()
+    folder = board.send(planned(lock_clocks=True))
+    begin(board, folder)
+    state = board.ended(folder)
+    assert state["state"] == "failed"
+    assert "the clocks cannot be held" in state["text"]
+    assert not board.calls(BUILD)

@@ -64,8 +64,9 @@ def test_a_bundle_and_a_job_build_the_same_engine(
     network: Builder, images: Images, tmp_path: Path, batch: int | str, precision: str
 ) -> None:
     path = network("net", batch=batch, activations=np.int8 if precision == "int8" else None)
-    folder = write_bundle(tmp_path / "bundle", {"net": path}, profile=ORIN, samples=images, expected={})
-    carried = json.loads((folder / "manifest.json").read_text())["engines"][0]
+    made = [Engine(name="net", path=path, runtime="tensorrt", precision=precision)]
+    write_bundle(tmp_path / "bundle", made, profile=ORIN, samples=images)
+    carried = json.loads((tmp_path / "bundle/manifest.json").read_text())["engines"][0]
     [sent] = planned({"net": path}, images, code="100300", precision=precision).manifest["engines"]
     assert (carried["precision"], carried["build"]) == (precision, sent["build"])
     assert any(flag.startswith("--shapes") for flag in sent["build"]) == (batch == "n")

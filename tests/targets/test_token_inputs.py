@@ -124,8 +124,6 @@ def test_a_bundle_holds_tokens_as_the_board_s_tensorrt_reads_them(
     profile: str, kind: type[np.integer], reader: Path, tmp_path: Path
 ) -> None:
     rows = texts()
-    folder = write_bundle(
-        tmp_path / "bundle", {"baseline": reader}, profile=profiles.load(profile), samples=rows,
-        expected={"baseline": wanted(reader, rows).astype(np.float32)},
-    )  # fmt: skip
-    assert np.array_equal(np.frombuffer((folder / "inputs/sample.bin").read_bytes(), kind), rows[0])
+    engine = Engine(name="baseline", path=reader, runtime="tensorrt", precision="fp32")
+    write_bundle(tmp_path / "bundle", [engine], profile=profiles.load(profile), samples=rows)
+    assert np.array_equal(np.frombuffer((tmp_path / "bundle/inputs/sample.bin").read_bytes(), kind), rows[0])

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+import carry
 import jobs
 import parcels
 import probe
@@ -18,6 +19,8 @@ def main():
     try:
         answer = COMMANDS[options.command](options.argument)
     except jobs.JobError as problem:
+        if options.command == "carry":  # for a person, not for a program
+            sys.exit(str(problem))
         answer = {"problem": str(problem)}
     if answer is not None:
         json.dump(answer, sys.stdout)
@@ -34,6 +37,7 @@ COMMANDS = {
     "stop": jobs.stop,
     "work": jobs.work,
     "clean": jobs.clean,
+    "carry": carry.carry,
     "part": sessions.part,
     "restore-clocks": lambda _: jobs.restore_clocks(),
 }

@@ -93,6 +93,7 @@ def clean(what):
     if what == "all":
         for folder in glob.glob(os.path.join(glob.escape(root), "jobs", "*")):
             stop(folder)
+        restore_clocks()  # what they were is known by a file that goes now
         shutil.rmtree(root, ignore_errors=True)
         return {"removed": root}
     path = os.path.realpath(what)
@@ -136,6 +137,9 @@ def _carry_out(folder, manifest, say):
     import tool
 
     held = clocks.hold() if manifest.get("lock_clocks") else None
+    if held is False:
+        clocks.restore()
+        raise JobError("the clocks cannot be held: jetson_clocks does not run with sudo, or fails")
     try:
         runner = tool if manifest["runtime"] == "tensorrt" else inprocess
         runner.carry_out(folder, manifest, say)

@@ -31,6 +31,7 @@ def everything():
         "kernel": platform.release(),
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "cpu": _cpu(),
+        "cpu_flags": _flags(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_mb": (system.meminfo("MemTotal") or 0) // 1024,
         "available_mb": (system.meminfo("MemAvailable") or 0) // 1024,
@@ -105,6 +106,14 @@ def _cpu():
         if key.strip() in ("model name", "Model"):
             return value.strip()
     return None
+
+
+def _flags():
+    for line in (system.text("/proc/cpuinfo", limit=1 << 20) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return value.strip()[:4000]
+    return ""
 
 
 def _cuda():

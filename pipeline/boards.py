@@ -1,0 +1,41 @@
+"""The boards that a plan names: met before any work, so that no training ends at one that is switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..targets.errors import DeviceError, RuntimeMissingError
+from ..targets.remote import fitting
+from ..targets.remote.measuring import Board, meet
+from ..targets.remote.together import on_all
+from .plan import Plan
+
+
+def meet_all(plan: Plan, *, note: Callable[[str], None]) -> tuple[Plan, tuple[Board, ...]]:
+    """The plan with what only the first board can tell, and the boards; none where nothing is measured over ssh.
+
+    DeviceError, RuntimeMissingError: one cannot be reached, or does not fit; every such board is named.
+    """
+    if not plan.devices or not any(entry.name == "profile" and entry.skip is None for entry in plan.stages):
+        return plan, ()
+    measure = plan.recipe.section("profile")
+    asked = [
+        lambda address=address: meet(
+            address, plan.profile, python=plan.recipe.device_python, lock_clocks=measure.lock_clocks
+        )
+        for address in plan.devices
+    ]
+    found = on_all(asked)
+    errors = [one for one in found if isinstance(one, BaseException)]
+    for error in errors:
+        if not isinstance(error, (DeviceError, RuntimeMissingError)):
+            raise error
+    if errors:
+        kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else DeviceError
+        raise kind("\n".join(map(str, errors)))
+    boards = tuple(one for one in found if isinstance(one, Board))
+    first = boards[0]
+    for text in fitting.notes(plan.profile, first.facts):
+        note(f"{first.address}: {text}")
+    return replace(plan, profile=fitting.adapted(plan.profile, first.facts)), boards
