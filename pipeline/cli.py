@@ -109,10 +109,7 @@ def job_parser() -> argparse.ArgumentParser:
         default=[],
         help="measure on this board, ssh://user@board[:port]; several: give it again",
     )
-    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
-    parser.add_argument(
-        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
-    )
+    _add_board(parser)
     parser.add_argument(
         "--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER"
     )
@@ -160,6 +157,13 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+
+
+def _add_board(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
+    parser.add_argument(
+        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
+    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +273,8 @@ def _profile(words: list[str]) -> int:
     parser.add_argument(
         "--sustained", metavar="TIME", help="then time them for so long, to see what heat does: 10min, 90s"
     )
+    parser.add_argument("--device", metavar="ADDRESS", help="measure on this board, ssh://user@board[:port]")
+    _add_board(parser)
     _add_output_options(parser)
     options = parser.parse_args(words)
     from . import measuring
