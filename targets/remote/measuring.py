@@ -108,7 +108,7 @@ def _with_reasons(error: JobFailedError, planned: Work, board: Board, splits: Ma
     try:
         figures = _read(planned, error.results, board, splits).figures
     except DeviceError:
-        return error
+        return DeviceError(str(error))
     reasons = [f"{name}: {one.failed}" for name, one in figures.items() if one.failed]
     return DeviceError("\n  ".join([str(error), *reasons]))
 
