@@ -38,4 +38,8 @@ def meet_all(plan: Plan, *, note: Callable[[str], None]) -> tuple[Plan, tuple[Bo
     first = boards[0]
     for text in fitting.notes(plan.profile, first.facts):
         note(f"{first.address}: {text}")
-    return replace(plan, profile=fitting.adapted(plan.profile, first.facts)), boards
+    profile = fitting.adapted(plan.profile, first.facts)
+    if plan.profile.weight_bits == "auto":  # what saturates on one of them is too wide for all
+        bits = min(fitting.weight_bits(board.facts) for board in boards)
+        profile = profile.model_copy(update={"weight_bits": bits})
+    return replace(plan, profile=profile), boards

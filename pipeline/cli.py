@@ -19,6 +19,7 @@ INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 WRONG_USAGE = 2
 STAGE_FAILED = 5
 SECONDS_TO_LET_MAIN_SPEAK = 5.0
+ON_BOARD = "measure on this board, ssh://user@board[:port]"
 
 EPILOG = """\
 other commands:
@@ -102,17 +103,7 @@ def job_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", metavar="NAME", help="device: a profile's name or YAML file (default: openvino-cpu)"
     )
-    parser.add_argument(
-        "--device",
-        metavar="ADDRESS",
-        action="append",
-        default=[],
-        help="measure on this board, ssh://user@board[:port]; several: give it again",
-    )
-    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
-    parser.add_argument(
-        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
-    )
+    _add_board(parser, action="append", default=[], help=f"{ON_BOARD}; several: give it again")
     parser.add_argument(
         "--model", metavar="SOURCE", help="file.py:function, torchvision:NAME, timm:NAME or transformers:FOLDER"
     )
@@ -160,6 +151,14 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", default="openvino-cpu", help="device (default: openvino-cpu)")
+
+
+def _add_board(parser: argparse.ArgumentParser, **device: Any) -> None:
+    parser.add_argument("--device", metavar="ADDRESS", **device)
+    parser.add_argument("--device-python", metavar="PATH", help="the Python on the board that has the runtime")
+    parser.add_argument(
+        "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
+    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +268,7 @@ def _profile(words: list[str]) -> int:
     parser.add_argument(
         "--sustained", metavar="TIME", help="then time them for so long, to see what heat does: 10min, 90s"
     )
+    _add_board(parser, help=ON_BOARD)
     _add_output_options(parser)
     options = parser.parse_args(words)
     from . import measuring

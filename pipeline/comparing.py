@@ -66,6 +66,8 @@ def conditions(report: Report) -> dict[str, Any]:
     runtime = timed.runtime if timed else None
     return {
         "where it was measured": main_place(report),
+        "board": machine.get("board"),
+        "power mode": (machine.get("jetson") or {}).get("power_mode"),
         "processor": machine.get("cpu"),
         "instruction sets": machine.get("instruction_sets"),
         "usable cores": machine.get("usable_cores"),

@@ -11,11 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..stages.progress import Progress
 from ..targets import model_input, profiles
 from ..targets.errors import RecipeError, RuntimeMissingError
 from ..targets.facts import energy_facts, latency_facts, throughputs
 from ..targets.measure import Engine, Measurement, measure
+from ..targets.profiles import Profile
+from ..targets.remote.address import Address
+from ..targets.remote.fitting import adapted
+from ..targets.remote.measuring import measure_on, meet
 from ..targets.runtimes import target
+from ..targets.sessions import Array
 from ..targets.statistics import ratio
 from ..targets.sustained import sentence
 from .durations import seconds
@@ -28,7 +34,9 @@ STAGE_FAILED = 5
 def main(options: argparse.Namespace) -> int:
     """Measure the files that the options name, and print a table or JSON; returns the exit code."""
     profile = profiles.load(options.target)
-    reason = target(profile.measures_with).unavailable()
+    if options.device:
+        profile = profile.model_copy(update={"device": str(Address.parse(options.device))})
+    reason = None if profile.is_remote else target(profile.measures_with).unavailable()
     if reason:
         raise RuntimeMissingError(f"target {profile.name}: {reason}")
     paths = [Path(name) for name in options.models]
@@ -49,24 +57,47 @@ def main(options: argparse.Namespace) -> int:
     reporter = ConsoleReporter(Console(stderr=True), quiet=options.quiet)
     with reporter.showing():
         progress = reporter.stage("profile")
-        found = measure(
-            engines,
-            inputs={"random": inputs[paths[0]].random()},
-            seconds=options.seconds,
-            environment=profile.environment,
-            batch=profile.batch,
-            sustained_seconds=seconds(options.sustained) if options.sustained else 0.0,
-            progress=lambda text, share: progress.update(share, text),
-        )
+        if profile.is_remote:
+            found = on_board(engines, inputs[paths[0]].random(), profile, options, progress)
+        else:
+            found = measure(
+                engines,
+                inputs={"random": inputs[paths[0]].random()},
+                seconds=options.seconds,
+                environment=profile.environment,
+                batch=profile.batch,
+                sustained_seconds=seconds(options.sustained) if options.sustained else 0.0,
+                progress=lambda text, share: progress.update(share, text),
+            )
     facts = result(engines, found, profile.where)
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
-        show(facts, profile.board)
+        show(facts, profile.board, device=profile.device if profile.is_remote else None)
     if found.incomplete:
         return INTERRUPTED
     failed = [name for name, entry in facts["models"].items() if entry["failed"]]
     return STAGE_FAILED if failed else 0
+
+
+def on_board(
+    engines: list[Engine], samples: Array, profile: Profile, options: argparse.Namespace, progress: Progress
+) -> Measurement:
+    """The same over ssh."""
+    if options.sustained:
+        raise RecipeError("--sustained: boards are not timed for long yet; leave it out, or run it on the board itself")
+    address = Address.parse(profile.device)
+    python, locks = options.device_python or "python3", options.lock_clocks
+    board = meet(address, profile, python=python, lock_clocks=locks)
+    return measure_on(
+        board,
+        engines,
+        profile=adapted(profile, board.facts),
+        inputs={"random": samples},
+        seconds=options.seconds,
+        lock_clocks=locks,
+        progress=lambda text, share: progress.update(share, text),
+    )
 
 
 def is_quantized(path: Path) -> bool:
@@ -113,11 +144,12 @@ def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, A
     }
 
 
-def show(facts: dict[str, Any], board: str) -> None:
-    """Print the figures as a table."""
+def show(facts: dict[str, Any], board: str, *, device: str | None = None) -> None:
+    """Print the figures as a table. device: the board's address; None: this machine."""
     here = "measured on this device" if facts["where"] == "device" else f"stand-in, not {board}"
+    place = f"{device} (measured on the device)" if device else f"this machine ({here})"
     console = result_console()
-    table = Table(title=f"{facts['runtime']} on this machine ({here})", title_justify="left")
+    table = Table(title=f"{facts['runtime']} on {place}", title_justify="left")
     for column in (
         "model",
         "precision",

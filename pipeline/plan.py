@@ -64,6 +64,10 @@ class Plan:
 def make(recipe: Recipe) -> Plan:
     """Resolve a recipe. RecipeError: no such profile, or stages that cannot follow one another."""
     profile = profiles.load(recipe.target)
+    if profile.device == "carried":
+        raise RecipeError(
+            f"profile {profile.name}: device `carried` is what `compress import` writes into a report: write none here"
+        )
     devices = _devices(recipe, profile)
     if devices:
         profile = profile.model_copy(update={"device": str(devices[0])})

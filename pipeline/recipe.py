@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     device: Devices = Field((), description="ssh://user@board[:port], one or several; none: the profile's")
     device_python: str = Field(
         "python3",
-        pattern=r"^[A-Za-z0-9_./~+][A-Za-z0-9_./~+-]*$",
+        pattern=r"^[A-Za-z0-9_./+][A-Za-z0-9_./+-]*$",
         description="the interpreter there that has the runtime",
     )
     model: ModelSettings = Field(description="the trained network: baseline, and teacher unless another is named")

@@ -76,6 +76,8 @@ def run(
     plan, boards = meet_all(plan, note=reporter.note) if processes()[0] == 0 else (plan, ())
     make_writable(out)
     crew = meet() if processes()[1] > 1 else Crew(device=torch.device("cpu"))
+    if plan.devices:
+        plan = replace(plan, profile=crew.told(plan.profile))  # the main process alone asked the board
     store = Store(out / STORE, note=reporter.note)
     if fresh and crew.is_main:
         store.forget()

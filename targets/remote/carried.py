@@ -40,7 +40,9 @@ class Carried(Left):
 def open_archive(archive: Path) -> Carried:
     """RecipeError: it is no archive of results, is damaged, or holds what no run leaves."""
     try:
-        with tarfile.open(archive) as members:
+        if archive.stat().st_size > MOST_BYTES:
+            raise RecipeError(f"{archive} is larger than results of a run are: it is refused")
+        with tarfile.open(archive, "r:") as members:  # as run.sh writes it: nothing that unpacks to more than it is
             contents = _contents(archive, members)
     except OSError as error:
         raise RecipeError(f"cannot read {archive}: {error.strerror or error}") from None

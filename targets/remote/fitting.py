@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from ..cpu import sums_saturate
@@ -85,23 +85,24 @@ def weight_bits(facts: BoardFacts) -> Literal[7, 8]:
 
 
 def best(profiles: Sequence[Profile], facts: BoardFacts) -> list[Profile]:
-    """Profiles that would run on the board as it is, the one that names it first."""
+    """Profiles that would run on the board as it is: those that name it, or else those of no board in particular."""
     fitting = [one for one in profiles if missing(one, facts) is None and not problems(one, facts)]
-    ranked = sorted(fitting, key=lambda one: (-_likeness(one, facts), bool(notes(one, facts)), one.name))
-    named = [one for one in ranked if _likeness(one, facts) >= WORDS_IN_COMMON]
-    if facts.gpu is not None and facts.trtexec is not None:
-        return named or [one for one in ranked if one.runtime == "tensorrt"]
-    plain = [one for one in ranked if one.device == "local"]  # of no board in particular
-    return named or plain
+    alike = {one.name: _likeness(one, facts) for one in fitting}
+    highest = max(alike.values(), default=0.0)
+    named = [one for one in fitting if alike[one.name] == highest >= WORDS_IN_COMMON]
+    if not named and facts.gpu is not None and facts.trtexec is not None:
+        named = [one for one in fitting if one.runtime == "tensorrt"]
+    plain = [one for one in fitting if one.device == "local"]
+    return sorted(named or plain, key=lambda one: (bool(notes(one, facts)), one.name))
 
 
 def _likeness(profile: Profile, facts: BoardFacts) -> float:
-    """The share of the words for the profile's board that the board uses of itself, 0 to 1."""
-    asked = set(_words(profile.board))
-    return len(asked & set(_words(f"{facts.model or ''} {facts.cpu or ''}"))) / len(asked) if asked else 0.0
+    """The share of the words for the profile's board that the board uses of itself, 0 to 1; 0 with another number."""
+    asked, told = _words(profile.board), _words(f"{facts.model or ''} {facts.cpu or ''}")
+    numbers = {word for word in asked if any(letter.isdigit() for letter in word)}
+    return len(asked & told) / len(asked) if asked and numbers <= told else 0.0
 
 
-def _words(text: str) -> Iterator[str]:
-    for word in re.findall(r"[a-z0-9]+", text.lower()):
-        if word not in {"nvidia", "gb", "r", "tm", "cpu", "with", "or", "and"}:
-            yield word
+def _words(text: str) -> set[str]:
+    without_memory = re.sub(r"\b\d+ ?gb\b", " ", text.lower())
+    return set(re.findall(r"[a-z0-9]+", without_memory)) - {"nvidia", "r", "tm", "cpu", "with", "or", "and"}

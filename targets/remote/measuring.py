@@ -19,7 +19,7 @@ from .address import Address
 from .boards import BoardFacts
 from .device import Device, JobFailedError, Left
 from .ssh import size_of
-from .work import ANSWERED_BY_TOOL, Work, evenly, plan
+from .work import ANSWERED_BY_TOOL, Work, evenly, is_asked_by_tool, plan
 
 MIB = 2**20
 ROOM = 3.0  # times the size of what is sent: engines and results come on top
@@ -93,6 +93,8 @@ def measure_on(
         except JobFailedError as error:
             raise _with_reasons(error, planned, board, splits) from None
         found = _read(planned, results, board, splits)
+        if found.unreliable:
+            device.clean(planned.key)  # the same call measures again, in place of fetching this once more
     return replace(found, answered=answered)
 
 
@@ -106,7 +108,7 @@ def _with_reasons(error: JobFailedError, planned: Work, board: Board, splits: Ma
     try:
         figures = _read(planned, error.results, board, splits).figures
     except DeviceError:
-        return error
+        return DeviceError(str(error))
     reasons = [f"{name}: {one.failed}" for name, one in figures.items() if one.failed]
     return DeviceError("\n  ".join([str(error), *reasons]))
 
@@ -127,7 +129,7 @@ def _sampled(
     inputs: Mapping[str, NDArray[Any]], profile: Profile, facts: BoardFacts
 ) -> dict[str, NDArray[np.intp]] | None:
     """Which inputs are answered, evenly spread over the last split; None: all of every split."""
-    if profile.runtime != "tensorrt":
+    if not is_asked_by_tool(profile, facts):
         return None
     name = list(inputs)[-1]
     return {name: evenly(len(inputs[name]), int(profile.trtexec.get("samples", ANSWERED_BY_TOOL)))}

@@ -132,6 +132,7 @@ class _Reader:
                 found[name] = self._one_of_tensorrt(name, rounds)
             except StageError as error:
                 found[name] = Figures(failed=str(error))
+            told += self._silence(name)
             told += [
                 Caveat(kind="tensorrt", about=name, sentence=warning[:200], advice=text)
                 for warning in said.warnings
@@ -162,10 +163,32 @@ class _Reader:
             latency=Latency(samples_ms=tuple(visits), visited_s=tuple(visited), threads=self.threads),
             memory_mb={"peak": max(peaks)} if peaks else None,
             system_drop_mb=_drop(timed),
-            outputs=self._tool_outputs(name),
+            outputs=self._plain_outputs(name) if self._is_asked_at_once() else self._tool_outputs(name),
             int8=self._precisions(name),
             energy=_energy(timed, visits, idle_mw=_number(rounds.get("idle_mw"))),
         )
+
+    def _silence(self, name: str) -> list[Caveat]:
+        """Why an engine that runs did not answer the samples."""
+        why = _mapping(self.results.json(f"answers-{name}.json")).get("why")
+        if not why:
+            return []
+        advice = (
+            "look at the logs"
+            if not self._is_asked_at_once()
+            else ("set `trtexec: {python: false}` in a profile of your own, and trtexec answers a sample")
+        )
+        return [
+            Caveat(
+                kind="no answers",
+                about=name,
+                sentence=f"it did not answer the samples ({str(why)[:300]})",
+                advice=advice,
+            )
+        ]
+
+    def _is_asked_at_once(self) -> bool:
+        return bool((self.work.manifest["evaluation"] or {}).get("at_once"))
 
     def _tool_outputs(self, name: str) -> dict[str, NDArray[np.float32]] | None:
         told = _mapping(self.results.json(f"answers-{name}.json"))

@@ -59,7 +59,7 @@ def plan(
     models = _models(engines)
     files: dict[str, bytes | Path] = {models[engine.name]: engine.path for engine in engines}
     files[SAMPLE] = samples[:1].tobytes()
-    evaluation = _evaluation(samples, files, one_by_one=tensorrt)
+    evaluation = _evaluation(samples, files, one_by_one=is_asked_by_tool(profile, facts))
     sums = {path: _sha256(content) for path, content in files.items()}
     share = seconds / rounds / len(engines)
     manifest: dict[str, Any] = {
@@ -83,6 +83,12 @@ def plan(
     }
     key = hashlib.sha256(json.dumps([manifest, facts.boot_id], sort_keys=True).encode()).hexdigest()[:20]
     return Work(key=key, manifest={**manifest, "job": key}, files=files)
+
+
+def is_asked_by_tool(profile: Profile, facts: BoardFacts) -> bool:
+    """Does trtexec answer the samples, in a process for each? TensorRT's Python package there answers all at once."""
+    by_python = "tensorrt" in facts.runtimes and bool(profile.trtexec.get("python", True))
+    return profile.runtime == "tensorrt" and not by_python
 
 
 def evenly(count: int, most: int) -> NDArray[np.intp]:
@@ -136,7 +142,7 @@ def _evaluation(samples: NDArray[Any], files: dict[str, bytes | Path], *, one_by
     else:
         paths = ["inputs/all.bin"]
         files[paths[0]] = samples.tobytes()
-    return {"files": paths, "dtype": str(samples.dtype), "shape": list(samples.shape)}
+    return {"at_once": not one_by_one, "files": paths, "dtype": str(samples.dtype), "shape": list(samples.shape)}
 
 
 def _sha256(content: bytes | Path) -> str:

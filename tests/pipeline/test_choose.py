@@ -195,3 +195,31 @@ def test_without_data_the_verdict_says_what_the_accuracy_limits_were_judged_by()
     free = conclude(after, before, judge(after, Budget(size_mb=2), LOCAL), LOCAL, agreement=label)
     assert "judged by" not in free.sentence
     assert label not in conclude(after, before, limits, LOCAL).sentence
+
+
+def test_a_variant_that_is_slower_on_a_further_board_is_not_shipped() -> None:
+    here = [variant("baseline", 1.0), variant("pruned", 0.6), variant("int8", 0.3)]
+    there = ratios(variant("baseline", 1.0), variant("pruned", 0.7), variant("int8", 0.8))
+    found = choose(here, ratios(*here), Budget(), LOCAL, elsewhere={"ssh://other": there})
+    assert found.name == "pruned"
+    assert (
+        "int8 is not surely faster than pruned (0.88 times as fast, interval 0.86 to 0.89) on ssh://other" in found.why
+    )
+
+
+def test_a_variant_that_was_not_timed_on_a_further_board_is_not_shipped() -> None:
+    here = [variant("baseline", 1.0), variant("pruned", 0.6)]
+    found = choose(here, ratios(*here), Budget(), LOCAL, elsewhere={"ssh://other": {}})
+    assert (found.name, "pruned was not timed on ssh://other" in found.why) == ("baseline", True)
+
+
+def test_a_limit_holds_on_every_board() -> None:
+    budget = Budget(latency_ms=0.5, memory_mb=200.0)
+    limits = judge(variant("int8", 0.3), budget, LOCAL, elsewhere={"ssh://other": variant("int8", 0.6)})
+    assert (limits["latency_ms"].met, limits["latency_ms"].value) == (False, 0.6)
+    assert limits["latency_ms"].why.endswith("on ssh://other")
+    assert limits["memory_mb"].met is True
+    unknown = judge(
+        variant("int8", 0.3), budget, LOCAL, elsewhere={"ssh://other": variant("int8", 0.3, latency_ms=None)}
+    )
+    assert unknown["latency_ms"].met is None

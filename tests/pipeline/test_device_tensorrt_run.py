@@ -228,3 +228,24 @@ def test_an_import_without_out_finds_the_run_or_says_how_to_name_it(
     (tmp_path / "compressed").mkdir()
     (tmp_path / "compressed/own").symlink_to(out)
     assert run(capsys, "import", str(archive), "--quiet")[0] in (0, 4)
+
+
+def test_an_engine_that_cannot_be_built_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path
+) -> None:
+    """Every engine fails here: the reasons of all of them come back with their advice."""
+    monkeypatch.setenv("EDGEPRESS_SSH_CONFIG", str(server.config))
+    tool(server.folder / "trtexec", code="100300", trouble="killed")
+    words = [
+        "--target",
+        str(profile_for(tmp_path, "10.3.0")),
+        "--device",
+        server.address,
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    code, _, said = run(capsys, *words, *SHORT, "--set=prune=off", "--set=quantize=off")
+    assert code == 5
+    assert "no engine could be built" in said
+    assert "baseline: its engine could not be built" in said
+    assert "out of memory" in said

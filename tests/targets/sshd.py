@@ -36,6 +36,19 @@ class Server:
         """Break every connection, as a lost network does; the server listens on."""
         subprocess.run(["pkill", "-KILL", "-P", str(self.process.pid)], check=False)
 
+    def stop(self) -> None:
+        """As a board that is switched off."""
+        self.cut()
+        self.process.terminate()
+        self.process.wait(10)
+
+    def start(self) -> None:
+        """Listen at the same place again."""
+        assert SERVER is not None
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([SERVER, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log)
+        _wait_for(self.port, self.process, self.folder / "log")
+
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[Server]:
@@ -75,13 +88,12 @@ LogLevel ERROR
         Path("/run/sshd").mkdir(exist_ok=True)  # the server insists on it, whatever it is told
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([SERVER, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
+    server = Server(port=port, config=folder / "config", folder=folder, board=board, process=process)
     try:
         _wait_for(port, process, folder / "log")
-        yield Server(port=port, config=folder / "config", folder=folder, board=board, process=process)
+        yield server
     finally:
-        subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
-        process.terminate()
-        process.wait(10)
+        server.stop()
 
 
 def _free_port() -> int:

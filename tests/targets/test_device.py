@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sshd import Server, serve
 
 from edgepress.targets import profiles
-from edgepress.targets.errors import DeviceError
+from edgepress.targets.errors import DeviceError, UnreachableError
 from edgepress.targets.jobs import Engine
 from edgepress.targets.remote import reading, work
 from edgepress.targets.remote.address import Address
@@ -157,6 +157,33 @@ def test_a_job_whose_process_is_killed_goes_on_where_it_was(device: Device, netw
     results = device.carry_out(planned)
     thread.join()
     assert results.json("timing-all.json")["samples_ms"]["baseline"]
+
+
+def test_a_board_that_cannot_be_reached_for_a_while_is_waited_for(
+    device: Device, server: Server, network: Builder, images: Images
+) -> None:
+    planned = job(device, network(batch=1), images, seconds=1.0, seed=33)
+    seen: list[str] = []
+
+    def progress(share: float, text: str) -> None:
+        if "in turn" in text and not seen:
+            seen.append(text)
+            server.stop()
+        elif "trying again" in text and len(seen) == 1:
+            seen.append(text)
+        elif "trying again" in text and len(seen) == 2:
+            seen.append(text)
+            server.start()
+
+    results = device.carry_out(planned, progress=progress)
+    assert len(seen) == 3
+    assert results.json("timing-all.json")["samples_ms"]["other"]
+
+
+def test_a_board_that_was_never_reached_is_told_at_once(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    monkeypatch.setenv("EDGEPRESS_SSH_CONFIG", str(server.config))
+    with Device(Address.parse("ssh://127.0.0.1:1")) as nobody, pytest.raises(UnreachableError, match="no ssh server"):
+        nobody.probe()
 
 
 def test_a_job_waits_behind_the_one_that_measures(

@@ -19,32 +19,32 @@ def carry_out(folder, manifest, say):
     failed = {}
     for number, name in enumerate(names):
         say("profiling", "memory of %s" % name, 0.2 * number / len(names))
-        found = _part(folder, manifest, "memory", [name])
+        found = part(folder, manifest, "memory", [name])
         if "why" in found:
             failed[name] = found["why"]
     left = [name for name in names if name not in failed]
     if not left:
         raise JobError("no engine runs here: %s" % "; ".join("%s: %s" % pair for pair in sorted(failed.items())))
     say("timing", "%s in turn" % ", ".join(left), 0.2)
-    found = _part(folder, manifest, "timing", left)
+    found = part(folder, manifest, "timing", left)
     if "why" in found:
         raise JobError("the timing failed: %s" % found["why"])
     for number, name in enumerate(left):
         if manifest.get("evaluation"):
             say("answering", name, 0.6 + 0.4 * number / len(left))
-            _part(folder, manifest, "answers", [name])
+            part(folder, manifest, "answers", [name])
 
 
-def _part(folder, manifest, part, names):
+def part(folder, manifest, what, names):
     """Run one part in a process of its own and return what it found; kept for the next time, as is what went wrong."""
-    result = os.path.join(results.folder_of(folder), "%s-%s.json" % (part, "all" if part == "timing" else names[0]))
+    result = os.path.join(results.folder_of(folder), "%s-%s.json" % (what, "all" if what == "timing" else names[0]))
     known = system.read(result)
-    if known is not None and (part != "timing" or _has_timed(known, names)):
+    if known is not None and (what != "timing" or _has_timed(known, names)):
         return known
     with contextlib.suppress(OSError):
         os.unlink(result)  # of a timing that lacks an engine
     log = result[: -len(".json")] + ".log"
-    words = [sys.executable, os.path.abspath(sys.argv[0]), "part", json.dumps([folder, part, names, result])]
+    words = [sys.executable, os.path.abspath(sys.argv[0]), "part", json.dumps([folder, what, names, result])]
     seconds = manifest["limits"]["step_seconds"]
     try:
         ended = system.run(words, log, seconds, folder)

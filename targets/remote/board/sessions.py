@@ -133,6 +133,8 @@ def _warm_up(call, sample):
 
 
 def _answers(folder, manifest, engines):
+    if manifest["runtime"] == "tensorrt":
+        return _answers_of_tensorrt(folder, manifest["evaluation"], engines[0])
     import numpy
 
     evaluation = manifest["evaluation"]
@@ -146,6 +148,23 @@ def _answers(folder, manifest, engines):
     name = "outputs-%s.bin" % engines[0]["name"]
     outputs.tofile(os.path.join(folder, "results", name))
     return {"file": name, "shape": list(outputs.shape)}
+
+
+def _answers_of_tensorrt(folder, evaluation, engine):
+    import tensorrt
+    import trt_api
+
+    name = "outputs-%s.bin" % engine["name"]
+    plan = os.path.join(system.home(), "engines", engine["key"] + ".plan")
+    samples = os.path.join(folder, evaluation["files"][0])
+    try:
+        cuda = trt_api.Cuda()
+        shape = trt_api.answer_all(
+            tensorrt, cuda, plan, samples, evaluation["shape"], os.path.join(folder, "results", name)
+        )
+    except trt_api.ApiError as error:
+        raise SystemExit("TensorRT's Python package: %s" % error)
+    return {"file": name, "shape": shape}
 
 
 def _now():

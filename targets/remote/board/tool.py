@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 
+import inprocess
 import probe
 import results
 import system
@@ -124,10 +125,16 @@ class _Job(object):
         return dict(ended.memory, why=ended.why, watched=watched.facts())
 
     def answers(self, engine):
-        """What the engine says of the samples: one run for each file of inputs."""
+        """What the engine says of the samples: of all in one process with TensorRT's Python package, else a run of the
+        tool for each.
+        """
         name = engine["name"]
         evaluation = self.manifest.get("evaluation")
         if evaluation is None or system.read(self.result("answers-%s.json" % name)) is not None:
+            return
+        if evaluation["at_once"]:
+            self.say("answering", "%s: all %d samples" % (name, evaluation["shape"][0]), 0.8)
+            inprocess.part(self.folder, self.manifest, "answers", [name])
             return
         files, why, outputs = evaluation["files"], None, []
         for number, inputs in enumerate(files):
