@@ -25,13 +25,24 @@ def targets(*, as_json: bool) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     table = Table(title="targets", title_justify="left")
-    for column in ("name", "board", "runtime", "precisions", "built and timed here"):
+    table.add_column("name", no_wrap=True)
+    for column in ("board", "runtime", "precisions", "built and timed here"):
         table.add_column(column)
+    family = ""
     for profile in found:
-        runtime = f"{profile.runtime} {profile.runtime_version or ''}".strip()
-        table.add_row(profile.name, profile.board, runtime, ", ".join(profile.precisions), here(profile))
+        if family and profile.name.partition("-")[0] != family:
+            table.add_section()
+        family = profile.name.partition("-")[0]
+        table.add_row(profile.name, profile.board, _runtime(profile), ", ".join(profile.precisions), here(profile))
     result_console().print(table)
     return 0
+
+
+def _runtime(profile: Profile) -> str:
+    """`tensorrt 8.2.1, JetPack 4.6.1 to 4.6.6`."""
+    words = f"{profile.runtime} {profile.runtime_version or ''}".strip()
+    ends = list(dict.fromkeys((*profile.jetpack[:1], *profile.jetpack[-1:])))
+    return f"{words}, JetPack {' to '.join(ends)}" if ends else words
 
 
 def here(profile: Profile) -> str:
