@@ -14,6 +14,7 @@ from ..targets import machine
 from ..targets.profiles import Profile
 from ..targets.sustained import sentence
 from .choose import choose, conclude, doubt_of, judge, reasons_in
+from .estimates import estimates_of
 from .made import agreement_of, judged_by, renamed, synthesis_of
 from .plan import Plan
 from .report.schema import (
@@ -81,6 +82,7 @@ def assemble(
         chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt, agreement=agreement
     )
     sustained = figures.get("sustained")
+    estimates, no_estimate = estimates_of(artifact.files, variants, plan.profile)
     return Report(
         run=Run(
             id=artifact.key,
@@ -97,10 +99,11 @@ def assemble(
         budget=limits,
         stages=[renamed(_stage_facts(record, reused), data) for record in artifact.records],
         variants=variants,
+        estimates=estimates,
         bundle=figures.get("bundle"),
         caveats=_caveats(figures, plan.profile),
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
-        not_measured=dict(figures.get("not_measured", {})),
+        not_measured={**figures.get("not_measured", {}), **no_estimate},
         incomplete=figures.get("incomplete"),
         synthesis=synthesis_of(data),
         chosen=chosen,

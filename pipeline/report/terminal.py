@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import synthesis, words
+from . import estimated, synthesis, words
 from .rows import Row, main_place, rows, warnings
 from .schema import Report, Variant
 
@@ -76,6 +76,7 @@ def _heading(report: Report) -> list[Text]:
 
 def _notes(report: Report) -> list[Text]:
     notes = [
+        *(Text(text, style="yellow") for text in estimated.lines(report)),
         *(Text(text, style="dim") for text in synthesis.about(report)),
         Text("± is half a 95 % interval, on its longer side; ▸ marks what was chosen.", style="dim"),
         Text(),
