@@ -16,6 +16,7 @@ from ..targets import machine
 from ..targets.profiles import Budget, Profile
 from ..targets.sustained import sentence
 from .choose import choose, conclude, doubt_of, judge, reasons_in
+from .estimates import estimates_of
 from .made import agreement_of, judged_by, renamed, synthesis_of
 from .plan import Plan
 from .report.schema import (
@@ -74,6 +75,7 @@ def assemble(
         variants, figures, plan.budget, plan.profile, ship=ship, samples=samples, agreement=agreement, boards=boards
     )
     sustained = figures.get("sustained")
+    estimates, no_estimate = estimates_of(artifact.files, variants, plan.profile)
     return Report(
         run=Run(
             id=artifact.key,
@@ -89,10 +91,11 @@ def assemble(
         data=_data_facts(plan, data),
         stages=[renamed(_stage_facts(record, reused), data) for record in artifact.records],
         variants=variants,
+        estimates=estimates,
         bundle=figures.get("bundle"),
         caveats=_caveats(figures, plan.profile),
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
-        not_measured=dict(figures.get("not_measured", {})),
+        not_measured={**figures.get("not_measured", {}), **no_estimate},
         incomplete=figures.get("incomplete"),
         boards=boards,
         synthesis=synthesis_of(data),

@@ -183,14 +183,15 @@ def _targets(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> int:
-    parser = _parser("check", "Validate recipes and profiles.")
+    parser = _parser("check", "Validate recipes and profiles, and ONNX files for a board with TensorRT.")
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="YAML files; a profile has a runtime, a recipe has not"
+        "files", nargs="+", metavar="FILE", help="YAML files (a profile has a runtime, a recipe has not); ONNX files"
     )
+    parser.add_argument("--target", metavar="NAME", help="the board that ONNX files are for")
     options = parser.parse_args(words)
     from . import listing
 
-    return listing.check(options.files)
+    return listing.check(options.files, target=options.target)
 
 
 def _losses(words: list[str]) -> int:

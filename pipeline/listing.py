@@ -25,13 +25,24 @@ def targets(*, as_json: bool) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     table = Table(title="targets", title_justify="left")
-    for column in ("name", "board", "runtime", "precisions", "built and timed here"):
+    table.add_column("name", no_wrap=True)
+    for column in ("board", "runtime", "precisions", "built and timed here"):
         table.add_column(column)
+    family = ""
     for profile in found:
-        runtime = f"{profile.runtime} {profile.runtime_version or ''}".strip()
-        table.add_row(profile.name, profile.board, runtime, ", ".join(profile.precisions), here(profile))
+        if family and profile.name.partition("-")[0] != family:
+            table.add_section()
+        family = profile.name.partition("-")[0]
+        table.add_row(profile.name, profile.board, _runtime(profile), ", ".join(profile.precisions), here(profile))
     result_console().print(table)
     return 0
+
+
+def _runtime(profile: Profile) -> str:
+    """`tensorrt 8.2.1, JetPack 4.6.1 to 4.6.6`."""
+    words = f"{profile.runtime} {profile.runtime_version or ''}".strip()
+    ends = list(dict.fromkeys((*profile.jetpack[:1], *profile.jetpack[-1:])))
+    return f"{words}, JetPack {' to '.join(ends)}" if ends else words
 
 
 def here(profile: Profile) -> str:
@@ -44,13 +55,13 @@ def here(profile: Profile) -> str:
     return f"no: exported here, timed with {runtime} as a stand-in"
 
 
-def check(files: Sequence[str]) -> int:
-    """Validate each file; every problem of every file is printed."""
+def check(files: Sequence[str], *, target: str | None = None) -> int:
+    """Validate each file; every problem of every file is printed. target: of ONNX files."""
     wrong = 0
     console = Console(stderr=True)
     for name in files:
         try:
-            kind = check_one(Path(name))
+            kind = check_onnx(Path(name), target) if name.endswith(".onnx") else check_one(Path(name))
         except RecipeError as error:
             wrong += 1
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -73,6 +84,24 @@ def check_one(path: Path) -> str:
         return "profile"
     plan.make(recipe.load(text, origin=str(path), folder=path.parent))
     return "recipe"
+
+
+def check_onnx(path: Path, target: str | None) -> str:
+    """What the file is for that board, in words. RecipeError: its TensorRT would refuse it, with every reason."""
+    from ..targets import model_input, operators, rewriting
+
+    if target is None:
+        raise RecipeError(f"{path}: which board is it for? Name it: compress check {path.name} --target jetson-nano")
+    profile = profiles.load(target)
+    if profile.runtime != "tensorrt" or profile.runtime_version is None:
+        raise RecipeError(f"{path}: ONNX files are checked for TensorRT, and {target} runs {profile.runtime}")
+    version, has_int8 = profile.runtime_version, "int8" in profile.precisions
+    found = rewriting.rewritten(model_input.load(path), version=version)
+    problems = [*found.problems, *operators.check_model(found.model, version=version, has_int8=has_int8)]
+    if problems:
+        raise RecipeError("\n".join([f"{path}: TensorRT {version} on {profile.board} refuses it:", *problems]))
+    said = f", once it is rewritten as the export stage does: {', '.join(found.changes)}" if found.changes else ""
+    return f"ONNX file for TensorRT {version}{said}"
 
 
 def report(folder: str, *, as_json: bool) -> int:

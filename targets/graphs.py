@@ -58,15 +58,23 @@ class Graph:
 
     def is_fixed(self, name: str) -> bool:
         """Whether it is known when an engine is built: computed from constants and fixed shapes alone."""
-        if name in self.constants:
-            return True
-        maker = self.makers.get(name)
-        if maker is None:
-            return False
-        if maker.op_type == "Shape":
-            shape = self.shape(maker.input[0])
-            return shape is not None and None not in shape
-        return bool(maker.input) and all(self.is_fixed(source) for source in maker.input if source)
+        todo, seen = [name], {name}
+        while todo:
+            name = todo.pop()
+            if name in self.constants:
+                continue
+            maker = self.makers.get(name)
+            if maker is None or not maker.input:
+                return False
+            if maker.op_type == "Shape":
+                shape = self.shape(maker.input[0])
+                if shape is None or None in shape:
+                    return False
+                continue
+            new = {source for source in maker.input if source} - seen
+            seen |= new
+            todo += new
+        return True
 
     def every_node(self) -> Iterator[Any]:
         """Those of the bodies of loops and branches too."""

@@ -28,9 +28,14 @@ def check(path: Path, *, version: str, has_int8: bool) -> list[str]:
     """
     import onnx
 
-    model = onnx.load(str(path))
+    problems = check_model(onnx.load(str(path)), version=version, has_int8=has_int8)
+    return [f"{path.name}: {problem}" for problem in problems]
+
+
+def check_model(model: Any, *, version: str, has_int8: bool) -> list[str]:
+    """The same of a loaded model."""
     graph = Graph(model)
-    problems = [
+    return [
         *_opset(model, version),
         *_inputs(model),
         *_operators(graph, version),
@@ -38,7 +43,6 @@ def check(path: Path, *, version: str, has_int8: bool) -> list[str]:
         *_constants(graph, version),
         *qdq_rules.check(graph, version, has_int8=has_int8),
     ]
-    return [f"{path.name}: {problem}" for problem in problems]
 
 
 def _opset(model: Any, version: str) -> Iterator[str]:

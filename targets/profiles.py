@@ -12,6 +12,8 @@ from .errors import RecipeError, did_you_mean
 from .remote.address import Address
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# Maxwell, Pascal's first and Tegra's: no dot products of bytes (DP4A). github.com/NVIDIA/TensorRT/issues/3399
+NO_INT8 = frozenset({"5.0", "5.2", "5.3", "6.0", "6.2"})
 StageName = Literal["train", "distill", "prune", "quantize", "export", "profile"]
 
 
@@ -53,6 +55,10 @@ class Profile(BaseModel):
     board: str = Field(description="the hardware, as its maker calls it")
     runtime: Literal["onnxruntime", "openvino", "tensorrt"] = Field(description="what runs the model there")
     runtime_version: str | None = Field(None, description="the version there; none: the one that is installed")
+    jetpack: tuple[str, ...] = Field((), description="releases of NVIDIA's JetPack that carry that version")
+    compute_capability: str | None = Field(
+        None, pattern=r"^\d+\.\d$", description="of an NVIDIA GPU: below 6.1, and in 6.2, there is no INT8"
+    )
     precisions: tuple[Precision, ...] = Field(description="what the hardware computes in, slowest first")
     qdq: Literal["none", "trt", "openvino", "ort-u8"] = Field(
         description="where quantise and dequantise nodes go, and their grid; none where there is no INT8"
@@ -66,6 +72,12 @@ class Profile(BaseModel):
     opset: int = Field(ge=9, le=24, description="ONNX operator set of the exported file")
     channel_multiple: int = Field(8, ge=1, description="pruned layers keep a multiple of this many channels")
     memory_mb: int | None = Field(None, gt=0, description="memory that a model may use there, in MiB")
+    peak_gmacs: dict[Precision, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="multiply-accumulates a second, 10^9, dense, by precision; for estimates"
+    )
+    bandwidth_gb_s: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of the memory, 10^9 bytes a second, as its maker says; for estimates"
+    )
     device: str = Field(
         pattern=r"^(local|none|carried|ssh://.*)$",
         description="local: this machine is the device; ssh://user@host: a board; carried: results of a bundle that "
@@ -104,6 +116,11 @@ class Profile(BaseModel):
             )
         if self.runtime == "tensorrt" and self.runtime_version is None:
             raise ValueError("a TensorRT profile needs runtime_version: flags and operators depend on it")
+        if "int8" in self.precisions and self.compute_capability in NO_INT8:
+            raise ValueError(
+                f"a GPU of compute capability {self.compute_capability} has no INT8 units and TensorRT refuses Q/DQ "
+                "there: leave int8 out of precisions, and write qdq: none"
+            )
         typed = self.runtime == "tensorrt" and int((self.runtime_version or "0").split(".")[0]) >= 11
         if typed and {"fp16", "int8"} <= set(self.precisions) and self.opset < 19:
             raise ValueError("from TensorRT 11 on, INT8 with FP16 around it needs opset 19 or newer")

@@ -3,7 +3,21 @@
 from importlib import resources
 from string import Template
 
-from . import canvas, details, evidence, layers, parity, plots, running, sections, synthesis, tradeoff, waterfall, words
+from . import (
+    canvas,
+    details,
+    estimated,
+    evidence,
+    layers,
+    parity,
+    plots,
+    running,
+    sections,
+    synthesis,
+    tradeoff,
+    waterfall,
+    words,
+)
 from .elements import Markup, element, join
 from .rows import main_place
 from .schema import Report
@@ -38,6 +52,8 @@ def contents(report: Report) -> list[tuple[str, str]]:
     found = list(titles.items())
     if report.synthesis is not None:
         found.insert(list(titles).index("data"), SYNTHESIS)
+    if estimated.shown(report):
+        found.insert(list(titles).index("caveats"), ("estimates", estimated.TITLE))
     return found
 
 
@@ -63,6 +79,7 @@ def _sections(report: Report) -> list[Markup]:
         sections.key_figures(report, where),
         sections.budget(report),
         sections.variants(report),
+        *([estimated.section_of(report)] if estimated.shown(report) else []),
         sections.caveats(report),
         evidence.tradeoff(report, where, drawing=tradeoff.tradeoff(report, where)),
         evidence.stage_by_stage(report, where, drawings=waterfall.waterfalls(report, where)),

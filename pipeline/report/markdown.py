@@ -2,7 +2,7 @@
 
 import re
 
-from . import running, synthesis, words
+from . import estimated, running, synthesis, words
 from .layers import float_rows, quantization, top_rows
 from .rows import Row, on_board, places, rows, warnings
 from .schema import Report, Where
@@ -28,6 +28,7 @@ def markdown(report: Report) -> str:
         f"`{_code(report.chosen.name)}` was chosen: {_escape(report.chosen.why)}",
         *_banner(report),
         *_variants(report),
+        *_estimates(report),
         *_budget(report),
         *_running(report),
         *_layers(report),
@@ -71,6 +72,16 @@ def _line(row: Row) -> str:
     if row.is_chosen:
         shown = [f"**{cell}**" for cell in shown]
     return "| " + " | ".join(shown) + " |"
+
+
+def _estimates(report: Report) -> list[str]:
+    """Apart from the table of what was measured."""
+    if not estimated.shown(report):
+        return []
+    lines = ["| " + " | ".join(estimated.HEAD) + " |", "|---|---|---:|---:|"]
+    found = (estimated.cells(one) for one in estimated.shown(report))
+    lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in found]
+    return [f"### {estimated.TITLE}", "\n".join(lines), _escape(estimated.sentence(report))]
 
 
 def _budget(report: Report) -> list[str]:

@@ -355,6 +355,17 @@ class SynthesisFacts(_Part):
     sheet: list[SynthesisStrip] = Field(default_factory=list, description="of many classes the fullest and emptiest")
 
 
+class Estimated(_Part):
+    """What one engine would take on a board that nothing was measured on. It decides nothing."""
+
+    variant: str
+    precision: str = Field(description="of the engine there")
+    ms: float = Field(description="of one inference")
+    interval: Interval = Field(description="90 %: published latencies of networks that the calibration had not seen")
+    basis: str = Field(description="what it was reckoned from")
+    where: Literal["estimated"] = "estimated"
+
+
 class Report(_Part):
     """Everything that was measured in one run, the baseline's variant first."""
 
@@ -365,6 +376,7 @@ class Report(_Part):
     budget: dict[str, Limit]
     stages: list[StageFacts]
     variants: list[Variant]
+    estimates: list[Estimated] = Field(default_factory=list, description="shown only where nothing was measured there")
     bundle: str | None = Field(None, description="folder to take to a board that could not be reached")
     caveats: list[str] = Field(default_factory=list, description="what weakens the timings, with advice")
     sustained: Sustained | None = Field(None, description="only where it was asked for")

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import synthesis, words
+from . import estimated, synthesis, words
 from .layers import float_rows, quantization
 from .rows import Row, main_place, on_board, rows, warnings
 from .schema import Report, Variant
@@ -88,6 +88,7 @@ def _boards(report: Report, width: int, *, plain: bool) -> list[Text | Table]:
 
 def _notes(report: Report) -> list[Text]:
     notes = [
+        *(Text(text, style="yellow") for text in estimated.lines(report)),
         *(Text(text, style="dim") for text in synthesis.about(report)),
         Text("± is half a 95 % interval, on its longer side; ▸ marks what was chosen.", style="dim"),
         Text(),

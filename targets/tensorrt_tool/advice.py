@@ -44,7 +44,8 @@ ADVICE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"(No importer registered for op|Unsupported operator|Plugin not found).*?:? ?(\w+)",
-            "this TensorRT's parser does not know the operator: `compress check` names the layer and the way around it",
+            "this TensorRT's parser does not know the operator: `compress check FILE.onnx --target NAME` names the "
+            "layer and the way around it",
         ),
         (
             r"Your ONNX model has been generated with INT64 weights",

@@ -228,3 +228,81 @@ def test_newer_versions_read_no_less() -> None:
     for older, newer in itertools.pairwise(versions):
         assert supported(older) < supported(newer)
         assert opset_limit(older) < opset_limit(newer)
+
+
+def slices(path: Path, *, axes: str) -> Path:
+    """A slice whose axes are `axes`: a constant, half of a constant's negative, the input's own shape, or an input."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Neg", ["constant"], ["computed"], name="negative"),
+            helper.make_node("Shape", ["fixed"], ["sizes"], name="shape"),
+            helper.make_node("Shape", ["open"], ["open_sizes"], name="open_shape"),
+            helper.make_node("Slice", ["fixed", "start", "end", axes], ["output"], name="/module/cut/Slice"),
+        ],
+        "slices",
+        [
+            helper.make_tensor_value_info("fixed", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("open", TensorProto.FLOAT, ["n"]),
+            helper.make_tensor_value_info("given", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.array([value]), name)
+            for name, value in (("constant", 0), ("start", 0), ("end", 1))
+        ],
+    )
+    return save(graph, path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "is_fixed"),
+    [("constant", True), ("computed", True), ("sizes", True), ("open_sizes", False), ("given", False)],
+)
+def test_axes_have_to_be_known_when_an_engine_is_built_before_8_5(axes: str, is_fixed: bool, tmp_path: Path) -> None:
+    path = slices(tmp_path / "slices.onnx", axes=axes)
+    problems = check(path, version="8.2.1", has_int8=False)
+    assert bool(problems) == (not is_fixed)
+    assert all(
+        f"layer 'cut', node '/module/cut/Slice' (Slice): its input {axes!r} is computed" in text for text in problems
+    )
+    assert check(path, version="8.5.2", has_int8=False) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "scale", "words"),
+    [
+        ("8.2.1", TensorProto.FLOAT16, np.float16, "quantises FP32 alone"),
+        ("10.3.0", TensorProto.FLOAT16, np.float32, "quantises float16 with a scale of float32"),
+        ("11.1.0", TensorProto.FLOAT, np.float16, "quantises float32 with a scale of float16"),
+    ],
+)
+def test_a_type_that_a_version_does_not_quantise_is_refused(
+    version: str, kind: int, scale: type[np.floating], words: str, tmp_path: Path
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["output"], name="quantize")],
+        "quantize",
+        [helper.make_tensor_value_info("input", kind, [1, 4])],
+        [helper.make_tensor_value_info("output", TensorProto.INT8, [1, 4])],
+        [numpy_helper.from_array(np.asarray(0.1, scale), "scale"), numpy_helper.from_array(np.int8(0), "zero")],
+    )
+    (problem,) = check(save(graph, tmp_path / "q.onnx"), version=version, has_int8=True)
+    assert words in problem
+
+
+def test_what_stands_in_the_body_of_a_branch_is_checked_too(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [helper.make_node("NonZero", ["input"], ["found"], name="inner")],
+        "body",
+        [],
+        [helper.make_tensor_value_info("found", TensorProto.INT64, None)],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("If", ["sure"], ["output"], then_branch=body, else_branch=body, name="if")],
+        "branch",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("output", TensorProto.INT64, None)],
+        [numpy_helper.from_array(np.array(True), "sure")],
+    )
+    (problem,) = check(save(graph, tmp_path / "branch.onnx"), version="8.2.1", has_int8=False)
+    assert "'inner' (NonZero) and 1 more" in problem
