@@ -145,7 +145,8 @@ class Runner:
             folder = self.store.folder
             raise StageError(f"stage {name}: what was written to {folder} cannot be read back; is the disk sound?")
         record = kept.records[-1]
-        self.reporter.done(name, f"{record.seconds:.1f} s  {_metric_words(record)}".rstrip())
+        words = f"skipped: {record.skipped}" if record.skipped else _metric_words(record)
+        self.reporter.done(name, f"{record.seconds:.1f} s  {words}".rstrip())
         return kept
 
     def _stored(self, name: str, key: str, artifact: Artifact) -> Artifact | None:
@@ -182,6 +183,9 @@ class Runner:
             progress=progress,
             note=self.reporter.note,
             tracker=tracker,
+            goals=self.start.plan.goals,
+            later=self.start.plan.later(entry.name),
+            tables=self.store.folder.parent / "cache" / "tables",
         )
 
     def _run(self, entry: PlannedStage, artifact: Artifact, key: str) -> Artifact:
@@ -261,6 +265,8 @@ def _data_words(data: Data) -> str:
 def _metric_words(record: Record) -> str:
     """The figure or two that say how a stage went."""
     metrics, words = record.metrics, []
+    if "to_budget" in metrics:
+        words += [f"{one['goal']} {one['value']:.3g} before recovery" for one in metrics["to_budget"]["reached"]]
     if "macs_after" in metrics:
         words.append(f"{metrics['macs_before'] / 1e6:.3g} M to {metrics['macs_after'] / 1e6:.3g} M MACs")
     if "validation_accuracy" in metrics:
