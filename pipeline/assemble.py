@@ -16,6 +16,7 @@ from ..targets.sustained import sentence
 from .choose import choose, conclude, doubt_of, judge, reasons_in
 from .made import agreement_of, judged_by, renamed, synthesis_of
 from .plan import Plan
+from .report import shaping
 from .report.schema import (
     AGREEMENT,
     Accuracy,
@@ -77,8 +78,16 @@ def assemble(
     )
     chosen_variant = next(variant for variant in variants if variant.name == chosen.name)
     limits = judge(chosen_variant, plan.budget, plan.profile, doubt=doubt)
+    shaped = _shaped(artifact)
     verdict = conclude(
-        chosen_variant, variants[0], limits, plan.profile, forced=chosen.forced, doubt=doubt, agreement=agreement
+        chosen_variant,
+        variants[0],
+        limits,
+        plan.profile,
+        forced=chosen.forced,
+        doubt=doubt,
+        agreement=agreement,
+        pruning=shaping.for_verdict(shaped) if shaped else None,
     )
     sustained = figures.get("sustained")
     return Report(
@@ -98,7 +107,7 @@ def assemble(
         stages=[renamed(_stage_facts(record, reused), data) for record in artifact.records],
         variants=variants,
         bundle=figures.get("bundle"),
-        caveats=_caveats(figures, plan.profile),
+        caveats=[*_caveats(figures, plan.profile), *(shaping.notes(shaped) if shaped else ())],
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
         not_measured=dict(figures.get("not_measured", {})),
         incomplete=figures.get("incomplete"),
@@ -113,6 +122,11 @@ def _caveats(figures: Mapping[str, Any], profile: Profile) -> list[str]:
     if figures.get("unreliable") and profile.where == "stand-in":  # no verdict rests on them, and still
         found.append(f"The timings here are unreliable: {figures['unreliable']}; measure again on a quieter machine.")
     return found
+
+
+def _shaped(artifact: Artifact) -> Mapping[str, Any] | None:
+    """What the prune stage found on its way to the budget, where it went there."""
+    return next((one.metrics[shaping.KEY] for one in artifact.records if shaping.KEY in one.metrics), None)
 
 
 def _figures_of(artifact: Artifact) -> Mapping[str, Any]:

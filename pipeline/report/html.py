@@ -3,7 +3,21 @@
 from importlib import resources
 from string import Template
 
-from . import canvas, details, evidence, layers, parity, plots, running, sections, synthesis, tradeoff, waterfall, words
+from . import (
+    canvas,
+    details,
+    evidence,
+    layers,
+    parity,
+    plots,
+    running,
+    sections,
+    shaping,
+    synthesis,
+    tradeoff,
+    waterfall,
+    words,
+)
 from .elements import Markup, element, join
 from .rows import main_place
 from .schema import Report
@@ -38,6 +52,8 @@ def contents(report: Report) -> list[tuple[str, str]]:
     found = list(titles.items())
     if report.synthesis is not None:
         found.insert(list(titles).index("data"), SYNTHESIS)
+    if shaping.found_in(report) is not None:
+        found.insert(list(titles).index("stages"), shaping.TITLE)
     return found
 
 
@@ -73,6 +89,7 @@ def _sections(report: Report) -> list[Markup]:
         layers.section_of(report, where),
         parity.section_of(report),
         details.training(report, draw=plots.curve),
+        *([shaping.section_of(report)] if shaping.found_in(report) is not None else []),
         details.stages(report),
         *([synthesis.section_of(report)] if report.synthesis is not None else []),
         details.data(report),

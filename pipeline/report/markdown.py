@@ -2,7 +2,7 @@
 
 import re
 
-from . import running, synthesis, words
+from . import running, shaping, synthesis, words
 from .layers import top_rows
 from .rows import Row, places, rows, warnings
 from .schema import Report, Where
@@ -31,6 +31,7 @@ def markdown(report: Report) -> str:
         *_budget(report),
         *_running(report),
         *_layers(report),
+        *_shaping(report),
         *_synthesis(report),
         *_warnings(report),
         _footer(report),
@@ -113,6 +114,17 @@ def _layers(report: Report) -> list[str]:
             lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in found]
             parts += [f"Costliest layers of `{_code(variant.name)}`:", "\n".join(lines)]
     return ["### Time by layer", *parts] if parts else []
+
+
+def _shaping(report: Report) -> list[str]:
+    """Every candidate on the way to the budget."""
+    found = shaping.found_in(report)
+    if found is None:
+        return []
+    lines = ["| " + " | ".join(shaping.HEAD) + " |", "|---|" + "---:|" * (len(shaping.HEAD) - 2) + "---|"]
+    lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in shaping.shown(found)]
+    table = ["\n".join(lines)] if len(lines) > 2 else []
+    return ["### " + shaping.TITLE[1], _escape(shaping.sentence(found)), *table]
 
 
 def _synthesis(report: Report) -> list[str]:
