@@ -92,7 +92,7 @@ def place_for(name: str, runtime: str, options: Any, folder: Path, *, seed: int,
 
 def share_of(place: Place, module: nn.Module) -> float:
     assert place.setup.bench is not None
-    seen = place.setup.bench.measure({"candidate": (module, place.setup.form)}, seconds=4.0)
+    seen = place.setup.bench.measure({"candidate": (module, place.setup.form)}, seconds=2.5)
     return seen["candidate"].share
 
 
@@ -136,52 +136,51 @@ def by_ratio(place: Place, most: float, prune_by: Callable[[float], nn.Module]) 
     return *smallest, 0.0
 
 
-def uniform(place: Place, ratio_: float) -> nn.Module:
+def uniform(place: Place, ratio: float) -> nn.Module:
     """Every group keeps the same share of its best channels."""
     setup = place.setup
     importance = pruning.ranked(place.settings, setup.module, setup.groups, place.context,
                                    loss_of(place.context.data.task))  # fmt: skip
     widths = {
-        name: min((group.width, *group.widths), key=lambda width, group=group: abs(width - (1 - ratio_) * group.width))
+        name: min((group.width, *group.widths), key=lambda width, group=group: abs(width - (1 - ratio) * group.width))
         for name, group in setup.groups.found.items() if not group.is_block
     }  # fmt: skip
     kept = {name: importance.best(name, width) for name, width in widths.items()}
     return slim(setup.module, setup.groups.found.values(), kept)
 
 
-def accuracy(name: str, runtime: str, options: Any, folder: Path, *, seed: int, percent: int) -> dict[str, float]:
-    """All methods on one network; what each reaches before and after the same recovery."""
+def accuracy(
+    method: str, name: str, runtime: str, options: Any, folder: Path, *, seed: int, percent: int, most: float | None
+) -> dict[str, float]:
+    """One method on one network: the measured share of the float latency, and the accuracy before and after recovery.
+
+    most: the share that a method with one ratio may take.
+    """
     place = place_for(name, runtime, options, folder, seed=seed, percent=percent)
     data = place.context.data
-    found: dict[str, float] = {"teacher": quality(place.original.module, data.test, data)}
-    without = place_for_channels(place)
-    ours = by_search(place)
-    most = SAME * ours[1]
     multiple = place.context.profile.channel_multiple
 
-    def ranked(ratio_: float) -> nn.Module:
-        settings = replace(place.settings, ratio=ratio_)
+    def ranked(ratio: float) -> nn.Module:
+        settings = replace(place.settings, ratio=ratio)
         return remove_channels(place.setup.module, place.setup.example, settings, multiple=multiple)[0]
 
     made: Mapping[str, Callable[[], tuple[nn.Module, float, float]]] = {
-        "edgepress": lambda: ours,
-        "without blocks": lambda: by_search(without),
+        "edgepress": lambda: by_search(place),
+        "without blocks": lambda: by_search(place_for_channels(place)),
         "macs": lambda: by_search(place, counted=True),
-        "global": lambda: by_ratio(place, most, ranked),
-        "uniform": lambda: by_ratio(place, most, lambda ratio_: uniform(place, ratio_)),
+        "global": lambda: by_ratio(place, most or 0.0, ranked),
+        "uniform": lambda: by_ratio(place, most or 0.0, lambda ratio: uniform(place, ratio)),
     }
-    for method, do in made.items():
-        module, share, met = do()
-        found[f"{method}, share"], found[f"{method}, met"] = share, met
-        found[f"{method}, pruned"] = quality(module, data.test, data)
-        work = folder / "work" / method.replace(" ", "-")
+    module, share, met = made[method]()
+    found = {"share": share, "met": met, "pruned": quality(module, data.test, data)}
+    if options.epochs:
+        work = folder / "work" / f"{name} {runtime} {percent} {seed} {method}".replace(" ", "-")
         work.mkdir(parents=True, exist_ok=True)
-        if options.epochs:
-            teacher = place.original.module
-            around = replace(place.context, work=work)
-            teach(module, place.settings, around, teacher=teacher, known={"model": teacher, "float": teacher})
-        found[f"{method}, recovered"] = quality(module, data.test, data)
-    return found
+        teacher = place.original.module
+        around = replace(place.context, work=work)
+        teach(module, place.settings, around, teacher=teacher, known={"model": teacher, "float": teacher})
+    return {**found, "recovered": quality(module, data.test, data),
+            "teacher": quality(place.original.module, data.test, data)}  # fmt: skip
 
 
 def place_for_channels(place: Place) -> Place:

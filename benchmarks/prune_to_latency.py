@@ -36,7 +36,7 @@ import numpy as np
 import seeds
 import torch
 from pairs import machine
-from prune_rivals import EXAMPLES, METHODS, accuracy, profile_file
+from prune_rivals import EXAMPLES, METHODS, SAME, accuracy, profile_file
 from prune_tables import tables_once
 from torch import nn
 
@@ -152,18 +152,16 @@ def hit_table(found: seeds.Results) -> str:
 def accuracy_table(found: seeds.Results) -> str:
     rows = []
     for name, by_seed in found.by_name().items():
-        for method in METHODS:
-            values = {
-                key: {seed: figures[f"{method}, {key}"] for seed, figures in by_seed.items()}
-                for key in ("share", "pruned", "recovered", "met")
-            }
-            ours = {seed: figures["edgepress, recovered"] for seed, figures in by_seed.items()}
-            rows.append([
-                f"{name}, {method}", f"{100 * statistics.mean(values['share'].values()):.1f}",
-                seeds.mean_sd(list(values["pruned"].values())), seeds.mean_sd(list(values["recovered"].values())),
-                "" if method == "edgepress" else seeds.difference(ours, values["recovered"]),
-                "yes" if all(values["met"].values()) else "no", len(by_seed),
-            ])  # fmt: skip
+        ours = found.values(f"{name.rpartition(', ')[0]}, edgepress", "recovered")
+        columns = {
+            key: [figures[key] for figures in by_seed.values()] for key in ("share", "pruned", "recovered", "met")
+        }
+        theirs = found.values(name, "recovered")
+        rows.append([
+            name, f"{100 * statistics.mean(columns['share']):.1f}", seeds.mean_sd(columns["pruned"]),
+            seeds.mean_sd(columns["recovered"]), "" if ours == theirs else seeds.difference(ours, theirs),
+            "yes" if all(columns["met"]) else "no", len(by_seed),
+        ])  # fmt: skip
     head = ["network, runtime, target, method", "time, % of float", "pruned, %", "recovered, %",
             "edgepress is better by (95 %)", "reached", "seeds"]  # fmt: skip
     return seeds.table(head, rows)
@@ -179,16 +177,25 @@ def tables_table(found: seeds.Results) -> str:
     return seeds.table(head, rows)
 
 
-def once(net: Net, name: str, runtime: str, percent: int, seed: int, options: Any) -> dict[str, float]:
-    """One row of the part that was asked for."""
-    with tempfile.TemporaryDirectory(prefix="prune-") as temporary:
-        folder = Path(temporary)
-        if options.part == "accuracy":
-            return accuracy(name, runtime, options, folder, seed=seed, percent=percent)
+def once(net: Net, runtime: str, percent: int, seed: int, options: Any) -> dict[str, float]:
+    """One row of the parts that need no data."""
+    with tempfile.TemporaryDirectory(prefix="prune-") as folder:
         if options.part == "tables":
-            return tables_once(net.build, net.shape, runtime, folder, seed=seed)
+            return tables_once(net.build, net.shape, runtime, Path(folder), seed=seed)
         seconds = 1.0 if options.quick else options.seconds
-        return hit(net, runtime, percent, folder, seed=seed, seconds=seconds)
+        return hit(net, runtime, percent, Path(folder), seed=seed, seconds=seconds)
+
+
+def compare(found: seeds.Results, title: str, seed: int, folder: Path, options: Any) -> None:
+    """A row for each method; those with one ratio come after edgepress, whose measured time is their limit."""
+    name, runtime, percent = title.split(", ")
+    most: float | None = None
+    for method in METHODS:
+        do = functools.partial(
+            accuracy, method, name, runtime, options, folder, seed=seed, percent=int(percent), most=most
+        )  # fmt: skip
+        figures = found.run(f"{title}, {method}", seed, do)
+        most = SAME * figures["share"] if method == METHODS[0] else most
 
 
 def main() -> None:
@@ -213,12 +220,17 @@ def main() -> None:
         decides |= {"epochs": options.epochs, "images": options.images, "precision": options.precision}
     found = seeds.Results(file=options.json, settings=decides)
     chosen = seeds.seeds_of(options) if options.part == "accuracy" or options.seeds else (0,)
+    folder = options.keep or (options.json.with_suffix("") if options.json else Path(tempfile.mkdtemp(prefix="prune-")))
+    folder.mkdir(parents=True, exist_ok=True)
     for seed in chosen:
         for name in names:
             for runtime in options.runtimes.split(","):
                 for percent in percents[:1] if options.part == "tables" else percents:
                     title = f"{name}, {runtime}" if options.part == "tables" else f"{name}, {runtime}, {percent}"
-                    found.run(title, seed, functools.partial(once, nets[name], name, runtime, percent, seed, options))
+                    if options.part == "accuracy":
+                        compare(found, title, seed, folder, options)
+                    else:
+                        found.run(title, seed, functools.partial(once, nets[name], runtime, percent, seed, options))
     print(f"{machine()}\n")
     print({"hit": hit_table, "accuracy": accuracy_table, "tables": tables_table}[options.part](found))
 

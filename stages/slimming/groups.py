@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from ..structure import Gone
 from .blocks import find_blocks
 
 LEAST_SHARE = 1 / 8  # of its channels that every group keeps: estimates of importance say nothing about empty layers
+MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiples at once
 AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -195,8 +197,9 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
         makers = {name for name, side in edges if side == "out"} or {names[items[0].dep.target.module]}
         root = next(name for name, _ in work.named_modules() if name in makers)  # not where the graph began
         width = len(items[0].idxs)
-        least = max(multiple, -(-int(width * LEAST_SHARE) // multiple) * multiple)
-        widths = tuple(range((width - 1) // multiple * multiple, least - 1, -multiple)) if sound else ()
+        step = multiple * max(1, math.ceil(width / multiple / MOST_WIDTHS))
+        least = max(step, math.ceil(int(width * LEAST_SHARE) / step) * step)
+        widths = tuple(range((width - 1) // step * step, least - 1, -step)) if sound else ()
         kind = _kind(list(edges.values()), work, shapes)
         found.append(Group(name=root, width=width, widths=widths, edges=tuple(edges.values()), kind=kind))
     return found

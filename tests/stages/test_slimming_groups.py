@@ -97,6 +97,14 @@ def test_channels_that_padding_moves_to_other_places_are_refused() -> None:
     assert "stem" in groups.refused
 
 
+def test_wide_groups_lose_several_multiples_at_once() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 512, 1), nn.ReLU(), nn.Conv2d(512, 4, 1)).eval()
+    (group,) = find_groups(module, EXAMPLE, multiple=8).found.values()
+    assert group.widths[0] == 480
+    assert group.widths[-1] == 64
+    assert len(group.widths) <= 16
+
+
 def test_excluded_modules_are_named_as_the_reason() -> None:
     groups = find_groups(net(width=32), EXAMPLE, multiple=8, exclude=("block.conv1",))
     assert set(groups.found) == {"stem"}, "a block with a module that must stay, stays too"
