@@ -19,6 +19,7 @@ from .choose import choose, conclude, doubt_of, judge, reasons_in
 from .estimates import estimates_of
 from .made import agreement_of, judged_by, renamed, synthesis_of
 from .plan import Plan
+from .report import shaping
 from .report.schema import (
     AGREEMENT,
     Accuracy,
@@ -71,8 +72,17 @@ def assemble(
     variants = [judged_by(agreement, variant) for variant in _variants(artifact, figures)]
     samples = data.synthetic.images if data.synthetic else data.task.samples
     boards = [_board(one, artifact, agreement) for one in figures.get("boards", [])]
+    shaped = _shaped(artifact)
     concluded = conclusion(
-        variants, figures, plan.budget, plan.profile, ship=ship, samples=samples, agreement=agreement, boards=boards
+        variants,
+        figures,
+        plan.budget,
+        plan.profile,
+        ship=ship,
+        samples=samples,
+        agreement=agreement,
+        boards=boards,
+        pruning=shaping.for_verdict(shaped) if shaped else None,
     )
     sustained = figures.get("sustained")
     estimates, no_estimate = estimates_of(artifact.files, variants, plan.profile)
@@ -93,7 +103,7 @@ def assemble(
         variants=variants,
         estimates=estimates,
         bundle=figures.get("bundle"),
-        caveats=_caveats(figures, plan.profile),
+        caveats=[*_caveats(figures, plan.profile), *(shaping.notes(shaped) if shaped else ())],
         sustained=Sustained(**sustained, sentence=sentence(sustained), where=figures["where"]) if sustained else None,
         not_measured={**figures.get("not_measured", {}), **no_estimate},
         incomplete=figures.get("incomplete"),
@@ -113,10 +123,11 @@ def conclusion(
     samples: str,
     agreement: str | None,
     boards: Sequence[Board] = (),
+    pruning: str | None = None,
 ) -> dict[str, Any]:
     """Which variant ships and whether the budget is met: the report's `chosen`, `budget` and `verdict`.
 
-    boards: further ones, on which it must be faster and within the budget, too.
+    boards: further ones, on which it must be faster and within the budget, too. pruning: how far it came, in words.
     """
     unreliable = figures.get("unreliable") or next(
         (f"{board.unreliable} (on {board.device})" for board in boards if board.unreliable), None
@@ -135,7 +146,10 @@ def conclusion(
     variant = next(variant for variant in variants if variant.name == chosen.name)
     elsewhere = {board.device: one for board in boards for one in board.variants if one.name == chosen.name}
     limits = judge(variant, budget, profile, doubt=doubt, elsewhere=elsewhere)
-    verdict = conclude(variant, variants[0], limits, profile, forced=chosen.forced, doubt=doubt, agreement=agreement)
+    verdict = conclude(
+        variant, variants[0], limits, profile,
+        forced=chosen.forced, doubt=doubt, agreement=agreement, pruning=pruning,
+    )  # fmt: skip
     if doubt:
         verdict = verdict.model_copy(update={"unreliable": unreliable})
     return {"chosen": chosen, "budget": limits, "verdict": verdict}
@@ -146,6 +160,11 @@ def _caveats(figures: Mapping[str, Any], profile: Profile) -> list[str]:
     if figures.get("unreliable") and profile.where == "stand-in":  # no verdict rests on them, and still
         found.append(f"The timings here are unreliable: {figures['unreliable']}; measure again on a quieter machine.")
     return found
+
+
+def _shaped(artifact: Artifact) -> Mapping[str, Any] | None:
+    """What the prune stage found on its way to the budget, where it went there."""
+    return next((one.metrics[shaping.KEY] for one in artifact.records if shaping.KEY in one.metrics), None)
 
 
 def _figures_of(artifact: Artifact) -> Mapping[str, Any]:

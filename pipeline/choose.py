@@ -208,10 +208,12 @@ def conclude(
     forced: bool = False,
     doubt: str | None = None,
     agreement: str | None = None,
+    pruning: str | None = None,
 ) -> Verdict:
     """The run in one sentence. forced: the user named the variant. doubt: why there is nothing to conclude.
 
-    agreement: what stands for accuracy where there were no data to tell it, in full.
+    agreement: what stands for accuracy where there were no data to tell it, in full. pruning: what is to be known of
+    how the network was pruned to the budget.
     """
     if doubt:
         return _doubtful(doubt, chosen, limits)
@@ -228,6 +230,8 @@ def conclude(
         parts.append("whether the budget is met is not known: " + ", ".join(unknown) + " not measured on the device")
     elif limits:
         parts.append("the budget is met")
+    if pruning:
+        parts.append(pruning)
     judged = [name for name in ("accuracy", "accuracy_drop") if name in limits]
     if agreement and judged:
         parts.append(f"{' and '.join(judged)} was judged by {agreement}: accuracy cannot be known without data")

@@ -74,8 +74,9 @@ def take(results: Carried, out: Path, archive: Path) -> Report:
 def with_figures(report: Report, figures: Mapping[str, Any], profile: Profile) -> Report:
     """The report with all that was measured replaced, and the conclusions drawn again."""
     from .assemble import conclusion
+    from .report import shaping
 
-    variants = _variants(report, figures)
+    variants, shaped = _variants(report, figures), shaping.found_in(report)
     budget = Budget.model_validate({name: limit.limit for name, limit in report.budget.items()})
     made = report.synthesis
     is_agreement = made is not None and made.evaluated_on is None
@@ -87,6 +88,7 @@ def with_figures(report: Report, figures: Mapping[str, Any], profile: Profile) -
         ship=report.chosen.name if report.chosen.forced else None,
         samples=made.kind if made else report.data.samples if report.data else "images",
         agreement=f"{AGREEMENT} with the given model on {made.kind}" if made and is_agreement else None,
+        pruning=shaping.for_verdict(shaped) if shaped else None,
     )
     run = report.run.model_copy(
         update={"machine": figures["machine"], "versions": {**report.run.versions, **figures["versions"]}}
@@ -96,7 +98,7 @@ def with_figures(report: Report, figures: Mapping[str, Any], profile: Profile) -
             "run": run,
             "profile": profile.model_dump(mode="json"),
             "variants": variants,
-            "caveats": figures["caveats"],
+            "caveats": [*figures["caveats"], *(shaping.notes(shaped) if shaped else ())],
             "sustained": None,
             "not_measured": figures["not_measured"],
             "incomplete": None,

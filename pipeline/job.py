@@ -148,6 +148,7 @@ def plan_facts(plan: Plan, out: Path) -> dict[str, Any]:
         "model": plan.recipe.model.model_dump(),
         "data": plan.recipe.data.model_dump(mode="json"),
         "seed": plan.recipe.seed,
+        "pruning": plan.pruning(),
         "stages": [{"name": entry.name, "settings": entry.settings, "skipped": entry.skip} for entry in plan.stages],
     }
 
@@ -173,6 +174,8 @@ def show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
         "figures": plan.where(),
         "output": str(out),
     }
+    if plan.pruning():
+        facts["pruning"] = str(plan.pruning())
     if not plan.recipe.data.is_real:
         from .without_data import time_words  # torch
 

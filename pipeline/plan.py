@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..stages.artifact import Stage
+from ..stages.prune import MOST_TRIALS, TOWARDS, USUAL_RATIO, Prune
 from ..targets import profiles
 from ..targets.errors import RecipeError
 from ..targets.profiles import Budget, Profile
@@ -47,6 +49,35 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     devices: tuple[Address, ...] = ()
 
+    @property
+    def goals(self) -> dict[str, float]:
+        """Limits that pruning works towards; none where it has a ratio."""
+        towards = any(isinstance(entry.stage, Prune) and entry.stage.ratio is None for entry in self.stages)
+        return goals_of(self.recipe, self.profile) if towards else {}
+
+    def later(self, name: str) -> dict[str, Stage]:
+        """Stages that run after one, by name."""
+        names = [entry.name for entry in self.stages]
+        after = self.stages[names.index(name) + 1 :] if name in names else ()
+        return {entry.name: entry.stage for entry in after if entry.skip is None}
+
+    def pruning(self) -> str | None:
+        """One sentence on how pruning to a budget goes; None where nothing is pruned to one."""
+        if not self.goals:
+            return None
+        limits = ", ".join(f"{name} {limit:g}" for name, limit in self.goals.items())
+        form = "INT8 where that is faster, else float" if "quantize" in self.later("prune") else "float"
+        if self.profile.device != "local":
+            return (
+                f"prune until {limits}, counted in multiply-accumulates and bytes ({form}): "
+                f"{self.profile.board} cannot be reached from here"
+            )
+        return (
+            f"prune until {limits} as measured with {self.profile.runtime} here, in the form that is shipped ({form}): "
+            "times of each width of each group first (kept in the output folder), then whole networks, at most "
+            f"{MOST_TRIALS} of them"
+        )
+
     def where(self) -> str:
         """One sentence on what the figures will mean."""
         profile = self.profile
@@ -80,7 +111,7 @@ def make(recipe: Recipe) -> Plan:
     for name in names:
         if name in recipe.off:
             continue
-        stage = recipe.section(name)
+        stage = _resolved(recipe.section(name), goals_of(recipe, profile))
         planned.append(PlannedStage(stage=stage, skip=stage.skip_reason(profile, alone=alone)))
     _check_order(planned)
     return Plan(
@@ -96,6 +127,27 @@ def _devices(recipe: Recipe, profile: Profile) -> tuple[Address, ...]:
     if twice:
         raise RecipeError(f"device: {', '.join(twice)} stands twice; each board is measured once")
     return found
+
+
+def goals_of(recipe: Recipe, profile: Profile) -> dict[str, float]:
+    """Limits of the budget that pruning works towards, where the recipe names no ratio."""
+    budget = (recipe.budget or profile.budget).limits()
+    goals = {name: budget[name] for name in TOWARDS if name in budget}
+    if not goals and recipe.budget is not None and "accuracy_drop" in budget:
+        return {"accuracy_drop": budget["accuracy_drop"]}  # asked for by the user, and not only by the profile
+    return goals
+
+
+def _resolved(stage: Any, goals: Mapping[str, float]) -> Any:
+    """A stage whose open settings are decided: pruning has a ratio or a budget."""
+    if isinstance(stage, Prune) and stage.ratio is None:
+        if stage.steps > 1 and not goals.keys() & set(TOWARDS):
+            raise RecipeError(
+                "prune.steps: there is nothing to prune to step by step; set a limit of the budget, for example "
+                "--budget speedup=2"
+            )
+        return stage if goals else replace(stage, ratio=USUAL_RATIO)
+    return stage
 
 
 def _default_names(recipe: Recipe, profile: Profile) -> tuple[str, ...]:

@@ -206,6 +206,9 @@ class Runner:
             progress=progress,
             note=self.reporter.note,
             tracker=tracker,
+            goals=self.start.plan.goals,
+            later=self.start.plan.later(entry.name),
+            tables=self.store.folder.parent / "cache" / "tables",
         )
 
     def _run(self, entry: PlannedStage, artifact: Artifact, key: str) -> Artifact:
@@ -292,6 +295,8 @@ def _data_words(data: Data) -> str:
 def _metric_words(record: Record) -> str:
     """The figure or two that say how a stage went."""
     metrics, words = record.metrics, []
+    if "to_budget" in metrics:
+        words += [f"{one['goal']} {one['value']:.3g} before recovery" for one in metrics["to_budget"]["reached"]]
     if "macs_after" in metrics:
         words.append(f"{metrics['macs_before'] / 1e6:.3g} M to {metrics['macs_after'] / 1e6:.3g} M MACs")
     if "validation_accuracy" in metrics:

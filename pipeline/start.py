@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,16 @@ class Start:
             parts["accuracy"] = [budget.accuracy, budget.accuracy_drop]
         if entry.name == "prune":
             parts["multiple"] = profile.channel_multiple
-        if entry.name in BY_PROFILE:
+        goals = self.plan.goals if entry.name == "prune" else {}
+        if goals:
+            quantize = self.plan.later("prune").get("quantize")
+            parts["goals"], parts["then"] = goals, quantize and asdict(quantize)  # type: ignore[call-overload]
+        if entry.name in BY_PROFILE or goals:
             parts["profile"] = profile.model_dump(mode="json", exclude={"budget", "stages", "device"})
             parts["weight_bits"] = cpu.weight_bits(profile)
         if entry.name == "profile" and self.boards:
             parts["boards"] = [board.identity() for board in self.boards]
-        elif entry.name == "profile":
+        elif entry.name == "profile" or goals:
             parts["device"] = profile.device
             described = machine.describe()
             parts["machine"] = [described.get(fact) for fact in ("cpu", "instruction_sets", "usable_cores")]

@@ -13,6 +13,7 @@ from .tracking import Tracker, Untracked
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..targets.probing import Prober
     from ..targets.profiles import Budget, Profile
     from ..targets.remote.measuring import Board
     from .contract import InputContract
@@ -114,6 +115,10 @@ class Context:
     progress: Progress = field(default_factory=Quiet)
     tracker: Tracker = field(default_factory=Untracked)
     note: Callable[[str], None] = lambda text: None  # told what the user should know
+    goals: Mapping[str, float] = field(default_factory=dict)  # limits of the budget that pruning works towards
+    later: Mapping[str, Stage] = field(default_factory=dict)  # stages that will run after this one, by name
+    tables: Path | None = None  # a folder for tables of measured times; like the cache it may be deleted
+    prober: Prober | None = None  # who times candidates; none: this machine, where it is the device
 
 
 class Stage(Protocol):

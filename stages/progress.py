@@ -14,3 +14,13 @@ class Quiet:
     """Says nothing."""
 
     def update(self, share: float, text: str) -> None: ...
+
+
+class Span:
+    """A part of a stage: what it says of itself is told as a share of the whole."""
+
+    def __init__(self, whole: Progress, start: float, end: float) -> None:
+        self.whole, self.start, self.end = whole, start, end
+
+    def update(self, share: float, text: str) -> None:
+        self.whole.update(self.start + (self.end - self.start) * share, text)

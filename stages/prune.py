@@ -9,19 +9,29 @@ from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
 from .lesson import STRICT, LearningRate, Lesson, Weight, check
 
+USUAL_RATIO = 0.3
+MOST_TRIALS = 8  # networks that are pruned, exported and measured as a whole on the way to a budget
+TOWARDS = ("latency_ms", "speedup", "size_mb", "memory_mb")  # limits that pruning can work towards
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Prune(Lesson):
     """Structured pruning over dependency groups (DepGraph, Fang et al., 2023, arXiv:2301.12900), then recovery.
 
-    ratio: share of all channels that go, chosen over the whole network by importance. importance: magnitude (group
-    norm of the weights) or taylor (weight times gradient on training images, Molchanov et al., 2019,
-    arXiv:1906.10771). exclude: modules whose channels stay. The rest is the recovery, whose teacher is the original.
+    ratio: share of all channels that go, chosen over the whole network by importance; none: as many as the budget
+    asks for by a latency, a speed-up, a size or a memory (measured on the target, candidate by candidate) or, where it
+    names nothing else, by a drop of accuracy; 0.3 where it names none of these. importance: magnitude (of the weights),
+    bn-scale (of the batch norms), taylor (first order, on training images) or hessian (second order); auto is taylor
+    towards a budget and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and
+    recover by turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where
+    that is cheaper. The rest is the recovery, whose teacher is the original.
     """
 
-    ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    importance: Literal["magnitude", "taylor"] = "magnitude"
+    ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    importance: Literal["auto", "magnitude", "taylor", "bn-scale", "hessian"] = "auto"
     exclude: tuple[str, ...] = ()
+    steps: Annotated[int, Field(ge=1, le=20)] = 1
+    blocks: bool = True
     lr: LearningRate = 1e-3
     ce: Weight = 0.1
     kd: Weight = 0.9
@@ -31,6 +41,12 @@ class Prune(Lesson):
     gives: ClassVar[Form | Literal["files", "figures", "same"]] = "float"
 
     _checked = model_validator(mode="after")(check)
+
+    def problem(self) -> str | None:
+        """What is wrong with the settings, in words."""
+        if self.steps > 1 and self.ratio is not None:
+            return "steps prunes towards a budget step by step; leave ratio out and set a limit of the budget"
+        return super().problem()
 
     def skip_reason(self, profile: Profile, *, alone: bool) -> str | None:
         return "ratio is 0" if self.ratio == 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from .distill.losses import make
 from .distill.nouns import Batch, Out, Step
 from .distill.taps import HEADS
 from .evaluation import quality
-from .prune import Prune
+from .prune import USUAL_RATIO, Prune
 from .tasks import Task
 from .teaching import teach
+from .tracking import Untracked
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
 QUERIES_AND_MORE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
@@ -29,38 +30,73 @@ TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
 
 
 def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
-    """A smaller network that has recovered; its teacher was the original model."""
+    """A smaller network that has recovered; its teacher was the original model. The same where nothing had to go."""
     data = context.data
     example = artifact.contract.preprocessing.example(1)
-    before = count_macs(artifact.module, example)
-    module, scope = remove_channels(
-        artifact.module,
-        example,
-        settings,
-        multiple=context.profile.channel_multiple,
-        batches=_labelled_batches(context) if settings.importance == "taylor" else (),
-        loss=_loss_of(data.task),
-    )
-    after = count_macs(module, example)
+    module, how, skip = _smaller(settings, artifact, context, example)
+    if module is None:
+        record = Record(stage="prune", settings=asdict(settings), seconds=0.0, metrics=how, skipped=skip)
+        return artifact.next(record=record)
     metrics: dict[str, Any] = {
-        "macs_before": before,
-        "macs_after": after,
+        "macs_before": count_macs(artifact.module, example),
+        "macs_after": count_macs(module, example),
         "parameters_before": count_parameters(artifact.module),
         "parameters_after": count_parameters(module),
-        "scope": scope,
+        **how,
         "validation_before": quality(artifact.module, data.val, data),
         "validation_pruned": quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
+    last = settings.epochs - settings.epochs // settings.steps * (settings.steps - 1)
     if settings.epochs:
         original = artifact.original.module
         known = {"model": original, "float": artifact.module}
-        trained, figures = teach(module, settings, context, teacher=original, known=known)
+        lesson = replace(settings, epochs=last)
+        trained, figures = teach(module, lesson, context, teacher=original, known=known)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
     metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="prune", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval())
+
+
+def _smaller(
+    settings: Prune, artifact: Artifact, context: Context, example: Tensor
+) -> tuple[nn.Module | None, dict[str, Any], str | None]:
+    """The pruned network that has still to recover, how it came about, and why there is none."""
+    loss = loss_of(context.data.task)
+    if settings.ratio is None and context.goals:
+        from .slimming.setup import reachable
+        from .slimming.to_budget import shape
+
+        goals = reachable(context.goals, context)
+        if goals:
+            shaped = shape(settings, artifact, context, goals, loss, _recovery(settings, artifact, context))
+            return shaped.module, {"to_budget": shaped.facts}, shaped.skip
+    module, scope = remove_channels(
+        artifact.module,
+        example,
+        settings,
+        multiple=context.profile.channel_multiple,
+        batches=_labelled_batches(context) if settings.importance in ("taylor", "hessian") else (),
+        loss=loss,
+    )
+    return module, {"scope": scope}, None
+
+
+def _recovery(settings: Prune, artifact: Artifact, context: Context) -> Callable[[nn.Module, int, str], None]:
+    """How a network recovers while it is still being pruned."""
+
+    def recover(module: nn.Module, epochs: int, name: str) -> None:
+        work = context.work / name.replace(" ", "-")
+        work.mkdir(parents=True, exist_ok=True)
+        around = replace(context, work=work, tracker=Untracked())
+        original = artifact.original.module
+        known = {"model": original, "float": artifact.module}
+        teach(module, replace(settings, epochs=epochs), around, teacher=original, known=known)
+        module.eval()
+
+    return recover
 
 
 def remove_channels(
@@ -92,7 +128,7 @@ def remove_channels(
             return candidate.eval().requires_grad_(True), scope
         problems.append(f"{scope}: {problem.splitlines()[0]}")
     raise UnfitError(
-        f"no channel could be removed with ratio {settings.ratio} and a multiple of {multiple}. "
+        f"no channel could be removed with ratio {_ratio(settings)} and a multiple of {multiple}. "
         + " ".join(problems)
         + ". Name the modules that must stay in prune.exclude, or leave the stage out (--set prune=off)."
     )
@@ -110,16 +146,10 @@ def _prune_(
 ) -> None:
     import torch_pruning as tp
 
-    ignored = [*_excluded(module, settings.exclude), *_heads(module, example)]
+    ignored = [*excluded(module, settings.exclude), *output_layers(module, example)]
     if inside:
         ignored += _coupled(module, example, ignored)
-    if settings.importance == "taylor":
-        importance = tp.importance.GroupTaylorImportance()
-        module.zero_grad()
-        for images, labels in batches:
-            (loss(module(images), labels) / len(batches)).backward()  # type: ignore[no-untyped-call]
-    else:
-        importance = tp.importance.GroupMagnitudeImportance(p=2)
+    importance = _importance(module, settings.importance, batches, loss)
     with warnings.catch_warnings():
         # parameters of no layer, such as positions: pruned in their last dimension, which is right
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
@@ -128,14 +158,42 @@ def _prune_(
             example,
             importance=importance,
             global_pruning=True,
-            pruning_ratio=settings.ratio,
+            pruning_ratio=_ratio(settings),
             max_pruning_ratio=MOST_OF_A_LAYER,
             ignored_layers=ignored,
             round_to=multiple,
-            num_heads=_attention_heads(module),
+            num_heads=attention_heads(module),
         )
         pruner.step()
     module.zero_grad(set_to_none=True)
+
+
+def _ratio(settings: Prune) -> float:
+    return USUAL_RATIO if settings.ratio is None else settings.ratio
+
+
+def _importance(
+    module: nn.Module,
+    kind: str,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Any:
+    """torch-pruning's, with the gradients that it reads."""
+    import torch_pruning as tp
+
+    if kind == "bn-scale":
+        return tp.importance.BNScaleImportance()
+    if kind not in ("taylor", "hessian"):
+        return tp.importance.GroupMagnitudeImportance(p=2)
+    found = tp.importance.GroupTaylorImportance() if kind == "taylor" else tp.importance.GroupHessianImportance()
+    module.zero_grad()
+    for images, labels in batches:
+        if kind == "hessian":
+            module.zero_grad()  # it squares the gradients of each batch, and adds those up
+        (loss(module(images), labels) / len(batches)).backward()  # type: ignore[no-untyped-call]
+        if kind == "hessian":
+            found.accumulate_grad(module)
+    return found
 
 
 def _problem_with(candidate: nn.Module, module: nn.Module, example: Tensor) -> str | None:
@@ -151,7 +209,7 @@ def _problem_with(candidate: nn.Module, module: nn.Module, example: Tensor) -> s
     return None
 
 
-def _excluded(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+def excluded(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     parts = dict(module.named_modules())
     for name in names:
         if name not in parts:
@@ -159,7 +217,7 @@ def _excluded(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return [parts[name] for name in names]
 
 
-def _heads(module: nn.Module, example: Tensor) -> list[nn.Module]:
+def output_layers(module: nn.Module, example: Tensor) -> list[nn.Module]:
     """Layers whose outputs are the network's answers: a channel less would change the task."""
     ran: list[tuple[nn.Module, int]] = []
 
@@ -177,7 +235,7 @@ def _heads(module: nn.Module, example: Tensor) -> list[nn.Module]:
     return heads[-1:]
 
 
-def _attention_heads(module: nn.Module) -> dict[nn.Module, int]:
+def attention_heads(module: nn.Module) -> dict[nn.Module, int]:
     """Layers whose outputs are divided among the heads of an attention, which must stay alike, and among how many."""
     found: dict[nn.Module, int] = {}
     for part in module.modules():
@@ -212,7 +270,7 @@ def _makes_channels(part: nn.Module) -> bool:
     return isinstance(part, nn.Linear)
 
 
-def _loss_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss that a recipe calls ce."""
     term = make(task.ce, {})
 

@@ -22,15 +22,20 @@ WIDTHS = (
 )  # fmt: skip
 
 
+class Gone(nn.Identity):
+    """Where a residual block was: what comes in goes out."""
+
+
 def structure(module: nn.Module) -> dict[str, dict[str, Any]]:
-    """Each module's widths and the shapes of its own parameters and buffers, by module name."""
+    """Each module's widths and the shapes of its own parameters and buffers, by module name, and which are gone."""
     return {
         name: {
             "widths": _widths(part),
             "shapes": {key: list(value.shape) for key, value in _own(part).items()},
+            **({"gone": True} if isinstance(part, Gone) else {}),
         }
         for name, part in module.named_modules()
-        if _widths(part) or _own(part)
+        if _widths(part) or _own(part) or isinstance(part, Gone)
     }
 
 
@@ -48,6 +53,9 @@ def resize_(module: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         )
     for name, facts in wanted.items():
         part = parts[name]
+        if facts.get("gone"):
+            module.set_submodule(name, Gone())
+            continue
         for width, value in facts["widths"].items():
             setattr(part, width, tuple(value) if isinstance(value, list) else value)
         for key, shape in facts["shapes"].items():

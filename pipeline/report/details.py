@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import yaml
 
-from . import synthesis, words
+from . import shaping, synthesis, words
 from .elements import Markup, details, element, facts, figure, join, section, table
 from .schema import Report, StageFacts
 
@@ -141,8 +141,9 @@ def _stage(stage: StageFacts) -> Markup:
     else:
         state = "reused from an earlier run" if stage.reused else words.duration(stage.seconds)
     parts = []
-    if stage.metrics:
-        parts += [element("h3", "What it found"), facts(stage.metrics)]
+    metrics = shaping.without(stage)
+    if metrics:
+        parts += [element("h3", "What it found"), facts(metrics)]
     if stage.settings:
         parts += [element("h3", "Settings"), facts(stage.settings)]
     summary = join(element("strong", stage.name), " ", element("span", state, class_="about"))

@@ -13,6 +13,7 @@ from . import (
     plots,
     running,
     sections,
+    shaping,
     synthesis,
     tradeoff,
     waterfall,
@@ -54,6 +55,8 @@ def contents(report: Report) -> list[tuple[str, str]]:
         found.insert(list(titles).index("data"), SYNTHESIS)
     if estimated.shown(report):
         found.insert(list(titles).index("caveats"), ("estimates", estimated.TITLE))
+    if shaping.found_in(report) is not None:
+        found.insert(list(titles).index("stages"), shaping.TITLE)
     return found
 
 
@@ -90,6 +93,7 @@ def _sections(report: Report) -> list[Markup]:
         layers.section_of(report, where),
         parity.section_of(report),
         details.training(report, draw=plots.curve),
+        *([shaping.section_of(report)] if shaping.found_in(report) is not None else []),
         details.stages(report),
         *([synthesis.section_of(report)] if report.synthesis is not None else []),
         details.data(report),

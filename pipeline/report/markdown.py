@@ -2,7 +2,7 @@
 
 import re
 
-from . import estimated, running, synthesis, words
+from . import estimated, running, shaping, synthesis, words
 from .layers import float_rows, quantization, top_rows
 from .rows import Row, on_board, places, rows, warnings
 from .schema import Report, Where
@@ -32,6 +32,7 @@ def markdown(report: Report) -> str:
         *_budget(report),
         *_running(report),
         *_layers(report),
+        *_shaping(report),
         *_synthesis(report),
         *_warnings(report),
         _footer(report),
@@ -133,6 +134,17 @@ def _layers(report: Report) -> list[str]:
         lines = ["| " + " | ".join(map(_escape, cells)) + " |" for cells in back]
         parts.append("\n".join([head, "|---|---:|---:|---:|", *lines]))
     return ["### Time by layer", *parts] if parts else []
+
+
+def _shaping(report: Report) -> list[str]:
+    """Every candidate on the way to the budget."""
+    found = shaping.found_in(report)
+    if found is None:
+        return []
+    lines = ["| " + " | ".join(shaping.HEAD) + " |", "|---|" + "---:|" * (len(shaping.HEAD) - 2) + "---|"]
+    lines += ["| " + " | ".join(_escape(cell) for cell in cells) + " |" for cells in shaping.shown(found)]
+    table = ["\n".join(lines)] if len(lines) > 2 else []
+    return ["### " + shaping.TITLE[1], _escape(shaping.sentence(found)), *table]
 
 
 def _synthesis(report: Report) -> list[str]:

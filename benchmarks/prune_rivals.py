@@ -1,0 +1,192 @@
+"""Pruning to one measured time in several ways, and what each way costs: for benchmarks/prune_to_latency.py."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from edgepress.pipeline import recipe
+from edgepress.pipeline.plan import make
+from edgepress.pipeline.run import Runner
+from edgepress.pipeline.start import open_start
+from edgepress.pipeline.store import STORE, Store
+from edgepress.stages.artifact import Artifact, Context
+from edgepress.stages.crew import Crew
+from edgepress.stages.evaluation import quality
+from edgepress.stages.progress import Quiet
+from edgepress.stages.prune import Prune
+from edgepress.stages.pruning import loss_of, remove_channels
+from edgepress.stages.slimming import setup as pruning
+from edgepress.stages.slimming.costs import Corrected, layers_of
+from edgepress.stages.slimming.groups import slim
+from edgepress.stages.teaching import teach
+from edgepress.stages.tracking import Untracked
+from edgepress.targets import profiles
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+HALVINGS = 7
+SAME = 1.02  # times the share that edgepress reached: what a rival may take
+METHODS = ("edgepress", "without blocks", "macs", "global", "uniform")
+
+
+def profile_file(runtime: str, folder: Path) -> Path:
+    """The shipped profile of this CPU in float32 alone: bfloat16 by itself would meet half of the targets."""
+    facts = profiles.load(f"{runtime}-cpu").model_dump(mode="json", exclude_none=True)
+    path = folder / f"{runtime}.yaml"
+    path.write_text(yaml.safe_dump({**facts, "name": runtime, "precisions": ["fp32", "int8"]}), encoding="utf-8")
+    return path
+
+
+class Silent:
+    def stage(self, name: str) -> Quiet:
+        return Quiet()
+
+    def done(self, name: str, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A network with its data on one target, ready to be pruned in any way."""
+
+    setup: pruning.Setup
+    context: Context
+    settings: Prune
+    original: Artifact
+
+
+def place_for(name: str, runtime: str, options: Any, folder: Path, *, seed: int, percent: int) -> Place:
+    depth = name.removeprefix("resnet")
+    pairs = {
+        "model": f"{EXAMPLES / 'my_model.py'}:{name}",
+        "model.weights": str(options.weights / f"resnet{depth}-cifar10jpeg.safetensors"),
+        "data": options.data, "data.mean": "[0.485, 0.456, 0.406]", "data.std": "[0.229, 0.224, 0.225]",
+        "data.augment": "[flip, crop]", "data.limit": str(options.images), "target": str(profile_file(runtime, folder)),
+        "budget.speedup": str(100 / percent), "seed": str(seed), "stages": "[prune, export, profile]",
+        "prune": f"{{epochs: {options.epochs}, lr: 0.02, optimizer: sgd}}", "training_precision": options.precision,
+    }  # fmt: skip
+    plan = make(recipe.load(None, origin="benchmark", options=list(pairs.items())))
+    start = open_start(plan, cache=folder / "cache", progress=Quiet())
+    runner = Runner(start=start, store=Store(folder / STORE), reporter=Silent(), crew=Crew(device=torch.device("cpu")),
+                    mlflow=False)  # fmt: skip
+    entry = plan.stages[0]
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    context = replace(runner.context(entry, work=work, progress=Quiet(), tracker=Untracked()), tables=folder / "tables")
+    settings: Prune = entry.stage  # type: ignore[assignment]
+    module = start.original.module
+    setup = pruning.prepare(
+        settings, module, start.original.contract.preprocessing.example(1), context, {"speedup": 100 / percent}
+    )
+    return Place(setup=setup, context=context, settings=settings, original=start.original)
+
+
+def share_of(place: Place, module: nn.Module) -> float:
+    assert place.setup.bench is not None
+    seen = place.setup.bench.measure({"candidate": (module, place.setup.form)}, seconds=2.5)
+    return seen["candidate"].share
+
+
+def by_search(place: Place, *, counted: bool = False) -> tuple[nn.Module, float, float]:
+    """edgepress itself; counted: with multiply-accumulates instead of tables, corrected by measurements likewise."""
+    setup = place.setup
+    importance = pruning.score(place.settings, setup, loss_of(place.context.data.task))
+    costs = pruning.costs_of(setup)
+    if counted:
+        costs["time"] = Corrected(cost=setup.counted("macs"), start=setup.whole.share)
+    with contextlib.suppress(FileNotFoundError):
+        (place.context.work / "trials.json").unlink()
+    chosen = pruning.run(setup, importance, costs).chosen
+    kept = pruning.kept_channels(setup.groups_now, importance, chosen.widths)
+    return slim(setup.now, setup.groups_now.found.values(), kept), chosen.seen.share, float(chosen.is_met)
+
+
+def by_ratio(place: Place, most: float, prune_by: Callable[[float], nn.Module]) -> tuple[nn.Module, float, float]:
+    """The least pruned network that is measured to take no more than `most`; met: 0 where there is none."""
+    low, high = 0.0, 0.9
+    best: tuple[nn.Module, float] | None = None
+    smallest: tuple[nn.Module, float] | None = None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        try:
+            module = prune_by(middle)
+        except Exception as error:
+            print(f"ratio {middle:.2f}: {str(error).splitlines()[0]}", file=sys.stderr)
+            low = middle
+            continue
+        share = share_of(place, module)
+        if smallest is None or share < smallest[1]:
+            smallest = module, share
+        if share <= most:
+            best, high = (module, share), middle
+        else:
+            low = middle
+    if best is not None:
+        return *best, 1.0
+    assert smallest is not None, "some ratio removes something"
+    return *smallest, 0.0
+
+
+def uniform(place: Place, ratio: float) -> nn.Module:
+    """Every group keeps the same share of its best channels."""
+    setup = place.setup
+    importance = pruning.ranked(place.settings, setup.module, setup.groups, place.context,
+                                   loss_of(place.context.data.task))  # fmt: skip
+    widths = {
+        name: min((group.width, *group.widths), key=lambda width, group=group: abs(width - (1 - ratio) * group.width))
+        for name, group in setup.groups.found.items() if not group.is_block
+    }  # fmt: skip
+    kept = {name: importance.best(name, width) for name, width in widths.items()}
+    return slim(setup.module, setup.groups.found.values(), kept)
+
+
+def accuracy(
+    method: str, name: str, runtime: str, options: Any, folder: Path, *, seed: int, percent: int, most: float | None
+) -> dict[str, float]:
+    """One method on one network: the measured share of the float latency, and the accuracy before and after recovery.
+
+    most: the share that a method with one ratio may take.
+    """
+    place = place_for(name, runtime, options, folder, seed=seed, percent=percent)
+    data = place.context.data
+    multiple = place.context.profile.channel_multiple
+
+    def ranked(ratio: float) -> nn.Module:
+        settings = replace(place.settings, ratio=ratio)
+        return remove_channels(place.setup.module, place.setup.example, settings, multiple=multiple)[0]
+
+    made: Mapping[str, Callable[[], tuple[nn.Module, float, float]]] = {
+        "edgepress": lambda: by_search(place),
+        "without blocks": lambda: by_search(place_for_channels(place)),
+        "macs": lambda: by_search(place, counted=True),
+        "global": lambda: by_ratio(place, most or 0.0, ranked),
+        "uniform": lambda: by_ratio(place, most or 0.0, lambda ratio: uniform(place, ratio)),
+    }
+    module, share, met = made[method]()
+    found = {"share": share, "met": met, "pruned": quality(module, data.test, data)}
+    if options.epochs:
+        work = folder / "work" / f"{name} {runtime} {percent} {seed} {method}".replace(" ", "-")
+        work.mkdir(parents=True, exist_ok=True)
+        teacher = place.original.module
+        around = replace(place.context, work=work)
+        teach(module, place.settings, around, teacher=teacher, known={"model": teacher, "float": teacher})
+    return {**found, "recovered": quality(module, data.test, data),
+            "teacher": quality(place.original.module, data.test, data)}  # fmt: skip
+
+
+def place_for_channels(place: Place) -> Place:
+    """The same place, where blocks must stay."""
+    settings = replace(place.settings, blocks=False)
+    setup = place.setup
+    groups = pruning.groups_of(settings, setup.module, setup.example, place.context)
+    layers = layers_of(setup.module, groups, setup.example)
+    return replace(place, settings=settings, setup=replace(setup, groups=groups, layers=layers))

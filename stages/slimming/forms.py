@@ -1,0 +1,61 @@
+"""In which form the network would be shipped, and so be measured while it is pruned.
+
+The budget binds what is shipped. Where a quantize stage follows, that is the INT8 network if it is faster: candidates
+are then calibrated, exported and timed as INT8, so that what INT8 gains on this network and this device is measured
+and not assumed, and widths are chosen at which INT8 kernels are fast. How well it was calibrated changes no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ...targets import cpu
+from ..artifact import Context
+from ..onnx_file import write_onnx
+from ..quantization.frozen import freeze
+from ..quantization.prepare import prepare
+from ..quantization.qat import calibration_images, scheme_for
+from ..quantization.ranges import calibrate_
+from .bench import Form
+
+CALIBRATION_IMAGES = 64
+FLOAT = "fp32"
+
+
+def forms(context: Context, example: Tensor) -> Mapping[str, Form]:
+    """Every form that the stages to come would make, the plain one first."""
+    profile, later = context.profile, context.later
+    dynamic_batch = bool(getattr(later.get("export"), "dynamic_batch", False))
+
+    def write(module: nn.Module, path: Path) -> None:
+        write_onnx(module, path, example=example, opset=profile.opset, dynamic_batch=dynamic_batch, metadata={})
+
+    def write_int8(module: nn.Module, path: Path) -> None:
+        scheme = scheme_for(profile, exclude=tuple(getattr(later["quantize"], "exclude", ())))
+        prepared = prepare(module, scheme)
+        calibrate_(prepared, images)
+        write(freeze(prepared.eval(), scheme), path)
+
+    found = {FLOAT: Form(name=FLOAT, write=write)}
+    if "bf16" in profile.precisions and cpu.has_bfloat16() and profile.where == "device":
+        found["bf16"] = Form(name="bf16", write=write)
+    if "quantize" in later:
+        images = calibration_images(context, CALIBRATION_IMAGES)
+        found["int8"] = Form(name="int8", write=write_int8)
+    return found
+
+
+def bytes_of(form: Form, module: nn.Module, folder: Path, *, runtime: str) -> int:
+    """What a network takes on disk as it is shipped; an OpenVINO IR is two files."""
+    path = folder / f"{form.name}.onnx"
+    form.write(module, path)
+    if runtime != "openvino":
+        return path.stat().st_size
+    from ...targets.ov import save_ir
+
+    xml = path.with_suffix(".xml")
+    save_ir(path, xml)
+    return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size

@@ -1,0 +1,337 @@
+"""Which channels of a network can be removed together, found once and kept as plain places in plain tensors.
+
+torch-pruning's dependency graph (Fang et al., 2023, arXiv:2301.12900) tells which sides of which modules lose what.
+What it says is taken over as data, so that a network of any widths is cut from the original in one go, and it is
+checked: a network without channels must answer exactly as the original does when nobody listens to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..pruning import attention_heads, excluded, output_layers
+from ..structure import Gone
+from .blocks import find_blocks
+
+LEAST_SHARE = 1 / 8  # of its channels that every group keeps: estimates of importance say nothing about empty layers
+MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiples at once
+AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+Kept = Mapping[str, Sequence[int]]  # channels that stay, by group; a group that is not named keeps all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """One side of a module that loses what its group loses. places[i] belongs to the group's channel channels[i]."""
+
+    module: str
+    side: Literal["in", "out", "both"]
+    places: tuple[int, ...]
+    channels: tuple[int, ...]
+    cut: Callable[[Any, list[int]], Any]  # torch-pruning's own, for this kind of module
+    dim: int
+
+    def lost(self, gone: set[int]) -> list[int]:
+        return [place for place, channel in zip(self.places, self.channels, strict=True) if channel in gone]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels that can only go together. kind: groups of one kind are made alike and cost alike.
+
+    widths: what may be left of it, the widest first, without the full width. is_block: not channels but a whole
+    residual block, which is there (1) or not (0). inside: the block that all of it lies in.
+    """
+
+    name: str  # of the module that makes the channels, the first one
+    width: int
+    widths: tuple[int, ...]
+    edges: tuple[Edge, ...]
+    kind: str
+    is_block: bool = False
+    inside: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Every group that can be pruned, by name; and why the others cannot."""
+
+    found: Mapping[str, Group]
+    refused: Mapping[str, str]
+
+    def full(self) -> dict[str, int]:
+        """The widths before anything is removed."""
+        return {name: group.width for name, group in self.found.items()}
+
+
+def find_groups(
+    module: nn.Module, example: Tensor, *, multiple: int, exclude: Sequence[str] = (), blocks: bool = True
+) -> Groups:
+    """The groups of a network in eval mode, each tried out. multiple: of channels that a group keeps. blocks: residual
+    blocks that can be left out are groups too."""
+    refused: dict[str, str] = {}
+    candidates: list[Group] = []
+    fixed = _fixed(module, example, exclude)
+    for group in _graph_groups(module, example, multiple=multiple):
+        problem = _problem_with(group, module, fixed, multiple=multiple)
+        if problem:
+            refused[group.name] = problem
+        else:
+            candidates.append(group)
+    if candidates and _trial(module, candidates, example) is not None:
+        sound = []
+        for group in candidates:
+            problem = _trial(module, [group], example)
+            if problem:
+                refused[group.name] = problem
+            else:
+                sound.append(group)
+        candidates = sound
+    if blocks:
+        candidates = _with_blocks(module, candidates, example, exclude)
+    return Groups(found={group.name: group for group in candidates}, refused=refused)
+
+
+def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
+    """A copy without the channels, and the blocks, that are not kept, in eval mode."""
+    groups = list(groups)
+    small = copy.deepcopy(module)
+    parts: dict[str, Any] = dict(small.named_modules())
+    gone: dict[tuple[str, str], tuple[Edge, set[int]]] = {}
+    for group in groups:
+        away = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
+        for edge in group.edges if away else ():
+            _, places = gone.setdefault((edge.module, edge.side), (edge, set()))
+            places.update(edge.lost(away))
+    for (name, _), (edge, places) in gone.items():
+        if name in parts:
+            _set_dim(edge)
+            edge.cut(parts[name], sorted(places))
+        else:
+            _cut_parameter_(small, name, edge.dim, sorted(places))
+    for group in groups:
+        if group.is_block and not kept.get(group.name, [0]):
+            small.set_submodule(group.name, Gone())
+    for part in small.modules():
+        for parameter in part._parameters.values():
+            if parameter is not None:
+                parameter.grad = None
+    return small.eval().requires_grad_(True)
+
+
+def first_channels(groups: Groups, widths: Mapping[str, int]) -> dict[str, list[int]]:
+    """Any channels at all, for what does not depend on which."""
+    return {name: list(range(width)) for name, width in widths.items() if width < groups.found[name].width}
+
+
+def _with_blocks(module: nn.Module, groups: Sequence[Group], example: Tensor, exclude: Sequence[str]) -> list[Group]:
+    """The groups, each with the block that it lies in, and the blocks themselves."""
+    found = find_blocks(module, _noise_like(example))
+    shapes = _shapes(module, example)
+    blocks = []
+    for name in found:
+        if any(one == name or one.startswith(f"{name}.") or name.startswith(f"{one}.") for one in exclude):
+            continue
+        facts = [(one, tuple(value.shape)) for one, value in module.get_submodule(name).state_dict().items()]
+        kind = hashlib.sha256(repr((facts, shapes.get(name))).encode()).hexdigest()[:12]
+        blocks.append(Group(name=name, width=1, widths=(0,), edges=(), kind=kind, is_block=True))
+    if blocks:
+        with torch.no_grad():
+            answer = slim(module, blocks, {group.name: [] for group in blocks})(_noise_like(example))
+        if not bool(torch.isfinite(answer).all()):
+            return list(groups)
+    names = [group.name for group in blocks]
+    return [
+        *(replace(group, inside=_around(group, names)) for group in groups),
+        *blocks,
+    ]
+
+
+def _around(group: Group, blocks: Sequence[str]) -> str | None:
+    return next((name for name in blocks if all(edge.module.startswith(f"{name}.") for edge in group.edges)), None)
+
+
+def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[Group]:
+    import torch_pruning as tp
+
+    work = copy.deepcopy(module).eval().requires_grad_(True)
+    names = {part: name for name, part in work.named_modules()}
+    parameters = {id(parameter): name for name, parameter in work.named_parameters()}
+    shapes = _shapes(work, example)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
+        raw = list(graph.get_all_groups())
+    found = []
+    for items in raw:
+        edges: dict[tuple[str, str], Edge] = {}
+        sound = True
+        for item in items:
+            dependency, places = item
+            target = dependency.target.module
+            name = names.get(target) if isinstance(target, nn.Module) else parameters.get(id(target))
+            if name is None:
+                continue  # an operation without weights
+            if any(channel is None for channel in item.root_idxs):
+                sound = False
+                continue
+            out, into = graph.is_out_channel_pruning_fn(dependency.handler), graph.is_in_channel_pruning_fn(
+                dependency.handler
+            )  # fmt: skip
+            side: Literal["in", "out", "both"] = "both" if out and into else "out" if out else "in"
+            edges[name, side] = Edge(
+                module=name, side=side, places=tuple(places), channels=tuple(item.root_idxs),
+                cut=dependency.handler, dim=dependency.target.pruning_dim,
+            )  # fmt: skip
+        makers = {name for name, side in edges if side == "out"} or {names[items[0].dep.target.module]}
+        root = next(name for name, _ in work.named_modules() if name in makers)  # not where the graph began
+        width = len(items[0].idxs)
+        step = multiple * max(1, math.ceil(width / multiple / MOST_WIDTHS))
+        least = max(step, math.ceil(int(width * LEAST_SHARE) / step) * step)
+        widths = tuple(range((width - 1) // step * step, least - 1, -step)) if sound else ()
+        kind = _kind(list(edges.values()), work, shapes)
+        found.append(Group(name=root, width=width, widths=widths, edges=tuple(edges.values()), kind=kind))
+    return found
+
+
+def _fixed(module: nn.Module, example: Tensor, exclude: Sequence[str]) -> dict[str, str]:
+    """Modules whose outputs must stay as they are, and why."""
+    names = {part: name for name, part in module.named_modules()}
+    reasons = {names[part]: "its outputs are the answers" for part in output_layers(module, example)}
+    reasons |= {names[part]: "it is divided among the heads of an attention" for part in attention_heads(module)}
+    for part in excluded(module, exclude):
+        reasons |= {name: "it is named in prune.exclude" for one, name in names.items() if one in set(part.modules())}
+    return reasons
+
+
+def _problem_with(group: Group, module: nn.Module, fixed: Mapping[str, str], *, multiple: int) -> str | None:
+    """Why a group is not to be pruned, as far as that can be seen."""
+    parts: dict[str, Any] = dict(module.named_modules())
+    for edge in group.edges:
+        part = parts.get(edge.module)
+        if edge.side != "in" and edge.module in fixed:
+            return f"{edge.module}: {fixed[edge.module]}"
+        if isinstance(part, CONVS) and part.groups > 1 and edge.side != "both":
+            return f"{edge.module} is a grouped convolution"
+        if isinstance(part, nn.GroupNorm):
+            return f"{edge.module} normalises groups of channels"
+    if not group.widths:
+        return f"its {group.width} channels are too few for a multiple of {multiple}"
+    return None
+
+
+def _trial(module: nn.Module, groups: Sequence[Group], example: Tensor) -> str | None:
+    """What goes wrong when some channels of these groups go."""
+    rng = torch.Generator().manual_seed(0)
+    kept = {}
+    for group in groups:
+        order = torch.randperm(group.width, generator=rng).tolist()
+        kept[group.name] = sorted(order[: group.widths[len(group.widths) // 2]])
+    probe = _noise_like(example)
+    try:
+        with torch.no_grad():
+            got, before = slim(module, groups, kept)(probe), module.eval()(probe)
+            wanted = _masked(module, groups, kept)(probe)
+    except Exception as error:  # whatever a network does when it is cut where it must not be
+        said = str(error).strip().splitlines()
+        return f"the network does not run without some of its channels ({(said or [type(error).__name__])[0][:120]})"
+    if got.shape != before.shape:
+        return f"the answers became {tuple(got.shape)} instead of {tuple(before.shape)}"
+    if not bool(torch.isfinite(got).all()):
+        return "the answers are not finite"
+    if _is_exact(module, groups) and float((got - wanted).abs().max()) > AGREES * float(wanted.abs().max()) + 1e-6:
+        return "channels are added to others than the dependency graph believes, as at padded shortcuts"
+    return None
+
+
+def _masked(module: nn.Module, groups: Sequence[Group], kept: Kept) -> nn.Module:
+    """The whole network, in which nobody listens to the channels that would go."""
+    whole = copy.deepcopy(module).eval()
+    parts: dict[str, Any] = dict(whole.named_modules())
+    for group in groups:
+        away = set(range(group.width)) - set(kept[group.name])
+        for edge in group.edges:
+            part = parts.get(edge.module)
+            if edge.side == "in" and isinstance(part, (nn.Linear, *CONVS)):
+                dim = 0 if isinstance(part, CONVS) and part.transposed else 1
+                part.weight.data.index_fill_(dim, torch.tensor(edge.lost(away), dtype=torch.long), 0.0)
+    return whole
+
+
+def _is_exact(module: nn.Module, groups: Sequence[Group]) -> bool:
+    """Whether a channel touches others only where somebody listens to it: not where norms average over channels."""
+    parts: dict[str, Any] = dict(module.named_modules())
+    plain = (nn.Linear, nn.PReLU, nn.Embedding, *CONVS, *BATCH_NORMS)
+    return all(isinstance(parts.get(edge.module, edge), (Edge, *plain)) for group in groups for edge in group.edges)
+
+
+def _kind(edges: Sequence[Edge], module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """A digest of everything about a group that decides what its channels cost."""
+    parts: dict[str, Any] = dict(module.named_modules())
+    facts = sorted(
+        (
+            edge.side,
+            type(parts.get(edge.module)).__name__,
+            str([getattr(parts.get(edge.module), key, None) for key in ("kernel_size", "stride", "groups")]),
+            str([tuple(value.shape) for value in _tensors(parts.get(edge.module))]),
+            str(shapes.get(edge.module)),
+            len(edge.places),
+        )
+        for edge in edges
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def _tensors(part: nn.Module | None) -> list[Tensor]:
+    return [] if part is None else list(part.parameters(recurse=False))
+
+
+def _shapes(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+    """Of what each module answers to one sample."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def see(_part: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape)
+
+        return see
+
+    handles = [part.register_forward_hook(hook(name)) for name, part in module.named_modules() if name]
+    with torch.no_grad():
+        module(example[:1])
+    for handle in handles:
+        handle.remove()
+    return shapes
+
+
+def _noise_like(example: Tensor) -> Tensor:
+    if not example.is_floating_point():
+        return example
+    return torch.randn(example.shape, generator=torch.Generator().manual_seed(1))
+
+
+def _set_dim(edge: Edge) -> None:
+    # torch-pruning (1.6) hands the dimension of a LayerNorm to its pruner through this attribute
+    edge.cut.__self__.pruning_dim = edge.dim  # type: ignore[attr-defined]
+
+
+def _cut_parameter_(module: nn.Module, name: str, dim: int, places: Sequence[int]) -> None:
+    """A parameter of no layer, such as positions."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    old = owner._parameters[leaf]
+    assert old is not None
+    left = torch.tensor(sorted(set(range(old.shape[dim])) - set(places)))
+    owner._parameters[leaf] = nn.Parameter(old.detach().index_select(dim, left), requires_grad=old.requires_grad)

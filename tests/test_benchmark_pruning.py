@@ -1,0 +1,66 @@
+"""The benchmark of pruning to a latency: what its tables say of figures, and that one row of each kind can be made."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+FIGURES = {
+    "target": 0.5, "reported": 0.49, "again": 0.495, "again_low": 0.48, "again_high": 0.51, "baseline_ms": 1.5,
+    "trials": 2, "first_error": 0.03, "kept": 0.9, "blocks_gone": 1, "reached": 1.0, "floor": 0.0, "search_seconds": 30,
+    "unreliable": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """It imports its neighbours by file name, as a script does."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return importlib.import_module("prune_to_latency")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "hit"),
+        ({"again": 0.512}, "hit"),
+        ({"again": 0.53}, "missed"),
+        ({"again": 0.6, "floor": 1.0}, "out of reach"),
+    ],
+)
+def test_a_target_is_hit_within_three_per_cent_and_what_is_out_of_reach_is_said(
+    benchmark: Any, changes: dict[str, float], said: str
+) -> None:
+    found = benchmark.seeds.Results(file=None, settings={})
+    found.run("resnet20, openvino, 50", 0, lambda: {**FIGURES, **changes})
+    assert benchmark.hit_table(found).splitlines()[-1].endswith(f"| {said} |")
+
+
+def test_methods_are_compared_pair_by_pair(benchmark: Any) -> None:
+    found = benchmark.seeds.Results(file=None, settings={})
+    for seed in (0, 1):
+        for method in benchmark.METHODS:
+            recovered = 78.0 if method == "uniform" else 80.0 + seed
+            figures = {"share": 0.5, "pruned": 20.0, "recovered": recovered, "met": 1.0}
+            found.run(f"resnet20, openvino, 50, {method}", seed, lambda figures=figures: figures)
+    lines = benchmark.accuracy_table(found).splitlines()
+    uniform = next(line for line in lines if "uniform" in line)
+    assert "| +2.50 (" in uniform
+    assert len(lines) == 2 + len(benchmark.METHODS)
+
+
+@pytest.mark.slow
+def test_a_quick_row_comes_out_whole(benchmark: Any, tmp_path: Path) -> None:
+    net = benchmark.networks()["mnist"]
+    options = argparse.Namespace(part="hit", quick=True, seconds=1.0)
+    found = benchmark.once(net, "onnxruntime", 75, 0, options)
+    assert found.keys() == FIGURES.keys()
+    assert 0 < found["again"] < 1.1
