@@ -158,7 +158,7 @@ def speed(variant: Any) -> float | None:
 
 
 def first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else ""
+    return text.strip().splitlines()[0][:160] if text.strip() else ""
 
 
 def read(file: Path | None) -> list[dict[str, Any]]:

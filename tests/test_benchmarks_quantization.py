@@ -71,6 +71,7 @@ def test_each_part_of_the_quantisation_benchmark_writes_its_figures_down(tmp_pat
     figures = {row["name"]: row["figures"] for row in json.loads(file.read_text())["runs"]}
     assert {"accuracy float", "accuracy w8", "accuracy w7"} <= set(figures["bits"])
     assert figures["step"]["times float32"] == 1.0
+    assert figures["step"]["MB openvino"] > 0
     assert figures["step"]["times openvino"] > 0
     assert {name for name in figures if "ViT" in name or "MobileNet" in name}
     for name, found in figures.items():
