@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -17,22 +15,19 @@ from ..artifact import Artifact, Context, Record
 from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
-from ..teaching import teach
-from .prepare import NORMS, prepare, rounded_layers, roundings
+from .learned import begin_
+from .prepare import prepare, rounded_layers
 from .scheme import Scheme
+from .switching import set_observing_, set_rounding_
+from .training import train_
 
 CALIBRATION_BATCH = 64
-# Batch norm learns for the first part of a long training only: its statistics are the float network's and good, and
-# a moving target for the ranges (Krishnamoorthi, 2018, arXiv:1806.08342, section 3.2). Short trainings leave it.
-NORM_LEARNS_SHARE = 0.3
-SHORT = 3  # epochs
-RANGES_LEARN_SHARE = 0.5
 
 
 def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifact:
     """The artifact's INT8 form; calibrated, trained, and left in whichever of the two answers better."""
     data = context.data
-    scheme = scheme_for(context.profile, exclude=settings.exclude)
+    scheme = scheme_for(context.profile, exclude=settings.exclude, learned=settings.ranges == "learned")
     _refuse_unknown(artifact.module, settings.exclude)
     module = prepare(artifact.module, scheme)
     calibrate_(module, calibration_images(context, settings.calibration))
@@ -46,32 +41,21 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        is_real = data.synthetic is None
-        with nullcontext() if is_real else resting_norms(module):
-            trained, figures = teach(
-                module,
-                settings,
-                context,
-                teacher=artifact.module,
-                known={"model": artifact.original.module, "float": artifact.module},
-                full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
-                before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs, norms_learn=is_real),
-                images=data.train,  # those that there are: a generator would have to learn the grid's errors
-            )
-        switch_(module, epoch=settings.epochs, epochs=settings.epochs)
-        metrics.update(figures, best_epoch=trained.best_epoch)
-        curves = trained.curves
+        curves, figures = train_(module, settings, artifact, context)
+        metrics.update(figures)
     metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="quantize", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
 
 
-def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = ()) -> Scheme:
+def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = (), learned: bool = False) -> Scheme:
     """The scheme that a profile asks for, on the CPU at hand where that decides."""
     if profile.qdq == "none":
         raise StageError(f"profile {profile.name} has no INT8: the quantize stage has nothing to do there")
     older = profile.runtime == "tensorrt" and (profile.runtime_version or "").startswith("8.")
-    return Scheme(flavour=profile.qdq, weight_bits=weight_bits(profile), exclude=exclude, float_weights=older)
+    return Scheme(
+        flavour=profile.qdq, weight_bits=weight_bits(profile), exclude=exclude, float_weights=older, learned=learned
+    )
 
 
 def calibration_images(context: Context, count: int) -> list[Tensor]:
@@ -95,48 +79,8 @@ def calibrate_(module: nn.Module, batches: list[Tensor]) -> None:
         for batch in batches:
             module(batch)
     set_observing_(module, False)
+    begin_(module, batches)
     set_rounding_(module, True)
-
-
-def switch_(module: nn.Module, *, epoch: int, epochs: int, norms_learn: bool = True) -> None:
-    """What is still learned in this epoch besides the weights: batch norm early, ranges in the first half.
-
-    norms_learn: False where images were made from the network: their statistics are not those of data.
-    """
-    frozen = not norms_learn or epochs <= SHORT or epoch >= max(1, round(epochs * NORM_LEARNS_SHARE))
-    for layer in rounded_layers(module).values():
-        layer.norm_frozen = frozen
-    set_observing_(module, epoch < epochs * RANGES_LEARN_SHARE)
-
-
-@contextmanager
-def resting_norms(module: nn.Module) -> Iterator[None]:
-    """While the block runs, batch norms that are not folded answer by what they kept and keep nothing, even in train
-    mode: made images must not move statistics of data (GDFQ, arXiv:2003.03603, freezes them too)."""
-
-    def rest(norm: nn.Module, _given: object) -> None:
-        norm.eval()
-
-    handles = [part.register_forward_pre_hook(rest) for part in module.modules() if isinstance(part, NORMS)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def set_observing_(module: nn.Module, observing: bool) -> None:
-    """Let the ranges follow what they see, or hold them."""
-    for rounding in roundings(module):
-        rounding.observing = observing
-
-
-def set_rounding_(module: nn.Module, rounding: bool) -> None:
-    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
-    for part in roundings(module):
-        part.rounding = rounding
-    for layer in rounded_layers(module).values():
-        layer.rounding = rounding
 
 
 def _refuse_unknown(module: nn.Module, names: tuple[str, ...]) -> None:
