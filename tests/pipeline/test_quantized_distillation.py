@@ -61,6 +61,8 @@ def test_phases_and_learned_scales_go_from_recipe_to_runtime(tmp_path: Path, *, 
     (int8,) = (variant for variant in report["variants"] if variant["precision"] == "int8")
     assert int8["parity"]["argmax_agreement"] >= 0.95
     assert int8["accuracy"]["value"] > 0
+    assert not list(found.folder.rglob("training.safetensors"))
+    assert not list(found.folder.rglob("*studying"))
     again = job(tmp_path / "out", has_data=has_data)  # learned scales are read back
     reused = json.loads((again.folder / "report.json").read_text())["stages"]
     assert next(one["reused"] for one in reused if one["name"] == "quantize")
