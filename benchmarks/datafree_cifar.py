@@ -6,10 +6,10 @@ python benchmarks/datafree_cifar.py --data imagefolder:FOLDER --resnet20 FILE --
 --resnet20, --resnet56: weights that are named as in examples/my_model.py; a network without a file is left out.
 Calibration and training in INT8 see, in turn: training images; images that are optimised from the network's batch norms
 (ZeroQ, Cai et al., 2020, arXiv:2001.00281), noise, and with --digits another task's images. Everybody gets as many of
-them, --images, and the default settings of the quantize stage. Distillation is FastDFKD's (Fang et al., 2022,
-arXiv:2112.06253) for --epochs epochs of --rounds batches; its controls get as many updates. Epochs are chosen on images
-of the same kind. Accuracy is of all test images in OpenVINO, which nothing else has seen; seconds are of the whole run,
-making of images included. Goal: INT8 without data within 0.5 points of INT8 with data.
+them, --images, and the default settings of the quantize stage, for 100 updates of 64. Distillation is FastDFKD's (Fang
+et al., 2022, arXiv:2112.06253) for --epochs epochs of --rounds batches; its controls get as many updates. Epochs are
+chosen on images of the same kind. Accuracy is of all test images in OpenVINO, which nothing else has seen. Goal: INT8
+without data within 0.5 points of INT8 with data.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from edgepress.stages.weights import load_weights_
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # as the published weights want it
 BUILD: dict[str, Callable[[int], nn.Module]] = {"resnet20": resnet20, "resnet56": resnet56}
 IMAGES, EPOCHS, ROUNDS, DIGITS = 128, 40, 60, 2000
+UPDATES = 100  # of a network in INT8, whose epochs are short where images are few
 VAL_SHARE = 0.04  # of the training images, where they choose epochs
 LESSON = Lesson(epochs=EPOCHS, lr=0.1, batch_size=128, optimizer="sgd", weight_decay=5e-4, ce=0.0, kd=1.0)
 KINDS = ("data", "optimised", "noise", "digits")  # what a network in INT8 sees
@@ -74,8 +75,10 @@ class Bench:
         net = self.network(name)
         data = self.few(kind, net, seed)
         settings = replace(WAYS[way], batch_size=32 if self.quick else 64)
-        if self.quick and settings.epochs:
-            settings = replace(settings, epochs=1)
+        if settings.epochs:
+            assert data.train is not None
+            updates = 2 if self.quick else UPDATES
+            settings = replace(settings, epochs=max(1, round(updates * settings.batch_size / len(data.train))))
         began, run = time.perf_counter(), f"{name}-{way}-{kind}-{seed}"
         artifact = in_int8(net, settings, data, self.place.folder / "work" / run, seed=seed)
         seconds = time.perf_counter() - began
@@ -175,7 +178,8 @@ def main() -> None:
         for seed in seeds_of(options):
             for name in names:
                 if not name.endswith("-float"):
-                    results.run(name, seed, partial(there[name], seed))
+                    extra = {"updates": UPDATES} if "-qat-" in name else {}
+                    results.run(name, seed, partial(there[name], seed), **extra)
         report(results, bench)
 
 

@@ -109,6 +109,8 @@ class _Training:
         teacher, settings = self._teacher(), self.settings
         tutor = copy.deepcopy(teacher)
         has_labels = settings.ce > 0 and self.is_real
+        if settings.ce > 0 and not has_labels:
+            self.context.note("ce is left out: without data the teacher stands for the labels, in each phase of qkd")
         alone, together, tutored = (
             replace(settings, epochs=epochs, phases="none", teacher=None, ce=settings.ce if has_labels else 0.0)
             for epochs in phase_epochs(settings.epochs)

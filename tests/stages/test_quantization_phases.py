@@ -186,6 +186,7 @@ def test_each_way_works_on_images_that_were_made(
     after = quantize(Quantize(epochs=4, batch_size=16, calibration=32, ce=0.5, **how), start, where)
     assert after.form == "quantized"
     assert any(part["learned"] for part in parts)
+    assert sum("ce is left out" in note for note in notes) == 1
     assert all("ce" not in part["lesson"].losses() or "phases" not in how for part in parts)
     found = [part.running_mean for part in after.module.modules() if isinstance(part, nn.BatchNorm2d)]
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, means, strict=True))
