@@ -214,5 +214,9 @@ class _Trial:
     def end(self) -> None:
         """Begin with the better one."""
         self._handle.remove()
-        is_papers = self.papers is not None and self.errors[1] < self.errors[0]
-        self.place.begin(self.papers if is_papers and self.papers is not None else self.seen, self.zero)
+        best = self.seen
+        if self.papers is not None and self.errors[1] < self.errors[0]:
+            best = self.papers
+        if float(best) <= SMALLEST_SCALE:  # nothing came by, and what may come later must not be a billion steps
+            best = torch.full_like(best, 1 / self.place.limits[1])
+        self.place.begin(best, self.zero)

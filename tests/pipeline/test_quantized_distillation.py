@@ -16,7 +16,7 @@ from without_data import MEAN, SHAPE, STD, teacher
 import edgepress
 from edgepress.stages.quantize import Quantize
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "quantization.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "training-int8.md"
 FEW = {"images": 128, "width": 4, "latent": 8, "batch": 32, "rounds": 4, "restarts": 1, "steps": 2, "method": "gdfq"}
 QUICK = {
     "prune": "off", "profile.seconds": 0.2, "profile.all_cores": False, "profile.memory": False,

@@ -159,6 +159,15 @@ def test_an_activation_with_a_heavy_tail_begins_with_the_papers_scale() -> None:
     assert float(place.scale_and_zero_point()[0]) == pytest.approx(papers)
 
 
+def test_an_activation_that_was_always_zero_begins_with_a_range_of_one() -> None:
+    place = LearnedRounding("unsigned")
+    place.observing, place.rounding = True, False
+    place(torch.zeros(4, 4))
+    place.observing = False
+    begin_(place, [torch.zeros(4, 4)])
+    assert float(place.scale_and_zero_point()[0]) == pytest.approx(1 / 255)
+
+
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_training_moves_every_kind_of_scale_and_the_frozen_form_has_them(flavour: Flavour) -> None:
     prepared = calibrated(flavour)
