@@ -144,10 +144,10 @@ class RoundedLayer(nn.Module):
 class RoundedByItself(nn.Module):
     """A rounded layer with the rounding of what it is given, and of what it gives where the runtime wants that."""
 
-    def __init__(self, layer: RoundedLayer, grid: Grid, *, after: bool) -> None:
+    def __init__(self, layer: RoundedLayer, *, before: ActivationRounding, after: ActivationRounding | None) -> None:
         super().__init__()
-        self.before, self.rounded = ActivationRounding(grid), layer
-        self.after = ActivationRounding(grid) if after else nn.Identity()
+        self.before, self.rounded = before, layer
+        self.after = nn.Identity() if after is None else after
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(self.rounded(self.before(x)))  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ...targets.errors import UnfitError
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
+from .learned import layer_for, rounding_for
 from .scheme import Scheme
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -125,9 +126,10 @@ def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
         raise UnfitError(NOTHING)
     grid = scheme.grid(nonnegative=False)  # which inputs come out of a ReLU is not known here
     for name in names:
-        layer = RoundedLayer(prepared.get_submodule(name), None, weight_limit=scheme.weight_limit)
+        layer = layer_for(prepared.get_submodule(name), None, scheme)
         is_head = name == names[-1]  # what it says is the answer, and stays in float
-        prepared.set_submodule(name, RoundedByItself(layer, grid, after=not is_head and scheme.every_edge))
+        after = rounding_for(grid, scheme) if not is_head and scheme.every_edge else None
+        prepared.set_submodule(name, RoundedByItself(layer, before=rounding_for(grid, scheme), after=after))
     return prepared
 
 
@@ -154,8 +156,7 @@ def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
             graph_module.graph.erase_node(norm_node)
             graph_module.delete_submodule(str(norm_node.target))
         norm_name = None if norm_node is None else str(norm_node.target)
-        layer = RoundedLayer(parts[name], norm, weight_limit=scheme.weight_limit, norm_name=norm_name)
-        graph_module.set_submodule(name, layer)
+        graph_module.set_submodule(name, layer_for(parts[name], norm, scheme, norm_name=norm_name))
     graph_module.recompile()
 
 
@@ -183,7 +184,7 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
         if node not in made:
             name = f"{node.name}{SUFFIX}"
             grid = scheme.grid(nonnegative=_is_nonnegative(node, graph_module))
-            graph_module.add_submodule(name, ActivationRounding(grid))
+            graph_module.add_submodule(name, rounding_for(grid, scheme))
             with graph.inserting_after(node):
                 made[node] = graph.call_module(name, (node,))
         return made[node]
