@@ -216,9 +216,10 @@ def precision_of(name: str, version: Artifact, profile: Profile) -> str:
     """What the file computes in. The baseline stays as the user gave it."""
     if version.form == "quantized":
         return "int8"
-    half = "fp16" in profile.precisions and profile.runtime == "tensorrt"
+    if name == "baseline" or "fp16" not in profile.precisions or profile.runtime != "tensorrt":
+        return "fp32"
     by_flag = "int8" in profile.precisions and not trt.is_strongly_typed(profile.runtime_version or "")
-    return "fp16" if half and not by_flag and name != "baseline" else "fp32"
+    return "fp32" if by_flag else "fp16"
 
 
 def computes_in_half(precision: str, profile: Profile) -> bool:

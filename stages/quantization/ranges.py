@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .layers import ActivationRounding
+from .layers import ActivationRounding, RoundedLayer
 from .learned import begin_
-from .prepare import roundings, set_rounding_
+from .prepare import rounded_layers, roundings, set_rounding_
 
 Estimator = Literal["min-max", "percentile", "mse", "kl"]
 Range = tuple[float, float]
@@ -40,7 +40,8 @@ def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) 
     each = max(1, SAMPLES // max(1, len(batches)))
     generator = torch.Generator().manual_seed(seed)
     found: dict[ActivationRounding, list[Tensor]] = {part: [] for part in roundings(module)}
-    before = {part: part.rounding for part in found}
+    rounding: list[ActivationRounding | RoundedLayer] = [*found, *rounded_layers(module).values()]
+    before = [part.rounding for part in rounding]
 
     def keep(part: nn.Module, given: tuple[Tensor, ...]) -> None:
         assert isinstance(part, ActivationRounding)
@@ -49,15 +50,15 @@ def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) 
         found[part] += [values[places], torch.stack(torch.aminmax(values))]
 
     handles = [part.register_forward_pre_hook(keep) for part in found]
-    for part in found:
-        part.rounding = False
+    for one in rounding:
+        one.rounding = False
     with torch.no_grad():
         for batch in batches:
             module(batch)
     for handle in handles:
         handle.remove()
-    for part, was in before.items():
-        part.rounding = was
+    for one, was in zip(rounding, before, strict=True):
+        one.rounding = was
     return {part: torch.cat(values) for part, values in found.items() if values}
 
 

@@ -13,6 +13,7 @@ from nets import artifact, context, net
 from torch import Tensor, nn
 
 from edgepress.pipeline.store import Scheme as StoredScheme
+from edgepress.stages.comparison import sqnr_db
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.layers import ActivationRounding, RoundedLayer
@@ -26,9 +27,9 @@ from edgepress.stages.quantization.learned import (
     scales,
 )
 from edgepress.stages.quantization.prepare import prepare, rounded_layers, roundings
-from edgepress.stages.quantization.qat import quantize
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
+from edgepress.stages.quantization.training import learning, train_
 from edgepress.stages.quantize import Quantize
 from edgepress.targets.runtimes import target
 
@@ -136,15 +137,15 @@ def test_heavy_tails_begin_with_the_papers_scale_and_others_with_the_observed_on
     torch.testing.assert_close(chosen, torch.stack([observed[0], papers[1]]))
 
 
-def test_activations_begin_where_calibration_ended() -> None:
+def test_activations_begin_at_what_calibration_saw_or_finer() -> None:
     module = net()
     learned, observed = calibrated(module=module), prepare(module, Scheme(flavour="openvino"))
     calibrate_(observed, [IMAGES])
     pairs = list(zip(roundings(learned), roundings(observed), strict=True))
-    assert all(isinstance(mine, LearnedRounding) for mine, _ in pairs)
     for mine, theirs in pairs:
-        torch.testing.assert_close(mine.scale_and_zero_point()[0], theirs.scale_and_zero_point()[0])
-    torch.testing.assert_close(answer(learned), answer(observed))
+        assert isinstance(mine, LearnedRounding)
+        torch.testing.assert_close(mine.observed(), theirs.scale_and_zero_point())
+        assert mine.scale_and_zero_point()[0] <= 1.000001 * theirs.scale_and_zero_point()[0]
 
 
 def test_an_activation_with_a_heavy_tail_begins_with_the_papers_scale() -> None:
@@ -235,16 +236,27 @@ def test_polinos_gradient_at_the_rounded_weights_changes_the_weights_behind_them
 
 
 def test_ranges_alone_leave_every_weight_and_statistic(tmp_path: Path) -> None:
-    module = net()
+    prepared = calibrated()
+    before = {name: value.clone() for name, value in prepared.state_dict().items()}
     settings = Quantize(epochs=4, batch_size=32, lr=1e-2, ranges="learned", trains="ranges")
-    after = quantize(settings, artifact(module), context(tmp_path))
-    fresh = prepare(module, Scheme(flavour="openvino", learned=True)).state_dict()
-    state = after.module.state_dict()
-    moved = {name for name, value in state.items() if not torch.equal(value, fresh[name])}
+    train_(prepared, settings, artifact(net()), context(tmp_path))
+    moved = {name for name, value in prepared.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
-    assert all(name.endswith((".factor", ".start", ".low", ".high", ".zero")) for name in moved)
-    assert all(parameter.requires_grad for parameter in after.module.parameters())
-    assert after.records[-1].metrics["validation_accuracy"] >= after.records[-1].metrics["validation_calibrated"]
+    assert all(name.endswith(".factor") for name in moved)
+    assert all(parameter.requires_grad for parameter in prepared.parameters())
+
+
+def test_scales_that_learn_begin_with_the_weights_that_calibration_left(tmp_path: Path) -> None:
+    known = prepare(net(), Scheme(flavour="openvino"))
+    calibrate_(known, [IMAGES])
+    with torch.no_grad():
+        for layer in rounded_layers(known).values():
+            layer.layer.weight.mul_(1.5)
+    learned, scheme = learning(known, net(), Scheme(flavour="openvino"), [IMAGES])
+    assert scheme.learned
+    for mine, theirs in zip(rounded_layers(learned).values(), rounded_layers(known).values(), strict=True):
+        torch.testing.assert_close(mine.layer.weight, theirs.layer.weight, rtol=0, atol=0)
+    assert sqnr_db(answer(learned).numpy(), answer(known).numpy()) > 20
 
 
 def test_observed_ranges_have_no_parameters_to_learn() -> None:
