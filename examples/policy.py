@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgepress.targets import installed
+
 TEACHER = Path(__file__).with_name("policy_teacher.safetensors")
 LIMITS = np.array([2.4, 3.0, 0.21, 3.0], dtype=np.float32)  # metres, m/s, radians, rad/s; place and angle end the game
 PUSHES = ("left", "right")
@@ -147,8 +149,7 @@ def by_network(net: nn.Module) -> Player:
 
 def by_file(path: Path) -> Player:
     """The same for an exported network, in ONNX Runtime, one state at a time as a device sees them."""
-    import onnxruntime
-
+    onnxruntime = installed.load("onnxruntime", package="onnxruntime")  # it would report its use if merely imported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def player(states: States) -> Whole:

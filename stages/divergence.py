@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..targets import installed
 from ..targets.tracing import ROUNDING, constants_of, is_weighted, layer_name
 from .comparison import sqnr_db
 
@@ -158,8 +159,8 @@ def _upstream(graph: Any, compared: set[str]) -> dict[str, set[str]]:
 def _run(model: Any, tensors: set[str], images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
     """What a model computes at those tensors, image by image where its batch is fixed."""
     import onnx
-    import onnxruntime as ort
 
+    ort = installed.load("onnxruntime", package="onnxruntime")
     del model.graph.value_info[:]
     known = {entry.name for entry in model.graph.output}
     inputs = {entry.name for entry in model.graph.input}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from . import installed
 from .errors import StageError
 from .graphs import STANDARD, Graph, opset_of
 from .qdq_rules import DEQUANTIZE, QUANTIZE
@@ -82,8 +83,8 @@ def largest_values(content: bytes, samples: Array) -> dict[str, float]:
     content: an ONNX file with a batch of 1, or of any size.
     """
     import onnx
-    import onnxruntime
 
+    onnxruntime = installed.load("onnxruntime", package="onnxruntime")
     model = onnx.load_model_from_string(content)
     graph = Graph(model)
     shown = {output.name for output in model.graph.output}

@@ -1,15 +1,31 @@
-"""Is a runtime here? Tells "not installed" from "installed but broken", each with the way out."""
+"""Is a runtime here? Tells "not installed" from "installed but broken", each with the way out.
+
+Some runtimes report their use to their makers as soon as they are imported. They are told not to before that.
+"""
 
 import importlib
 import importlib.metadata
 import importlib.util
+import os
+import sys
 from types import ModuleType
 
 from .errors import RuntimeMissingError
 
 
+def keep_quiet() -> None:
+    """Let no runtime that is imported from now on, here or in a process begun from here, report its use.
+
+    ONNX Runtime from 1.29 on sends names and hashes of models unless this variable is set. OpenVINO sends that it was
+    imported wherever the package for that is found, and does without where it is not.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails from now on
+
+
 def problem(module: str, *, package: str) -> str | None:
     """Why `module` cannot be used, in one sentence; None where it can. Imports it to know."""
+    keep_quiet()
     if importlib.util.find_spec(module) is None:
         return f"{package} is not installed: pip install {package}"
     try:
