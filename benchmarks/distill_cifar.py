@@ -61,7 +61,7 @@ def main() -> None:
         for seed in seeds_of(options):
             for name in names:
                 base = replace(lesson, lr=lr)
-                extra = chosen(lesson_of(METHODS[name], base), None)
+                extra = chosen(lesson_of(METHODS[name], base))
                 results.run(name, seed, partial(bench.measure, name, METHODS[name], seed, lr), **extra)
         report(results, bench, lr)
 

@@ -91,9 +91,14 @@ class Results:
                 found.setdefault(row["name"], {})[row["seed"]] = row["figures"]
         return found
 
-    def values(self, name: str, figure: str) -> dict[int, float]:
-        """One figure of a run, by seed."""
-        return {seed: figures[figure] for seed, figures in self.by_name().get(name, {}).items()}
+    def values(self, name: str, figure: str, **settings: Any) -> dict[int, float]:
+        """One figure of a run, by seed. settings: of that run alone, where it was made with several."""
+        wanted = json.loads(json.dumps({**self.settings, **settings}))
+        return {
+            row["seed"]: row["figures"][figure]
+            for row in self.rows
+            if row["name"] == name and wanted.items() <= row["settings"].items()
+        }
 
     def _write(self) -> None:
         if self.file is not None:
