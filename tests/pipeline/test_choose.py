@@ -202,9 +202,8 @@ def test_a_variant_that_is_slower_on_a_further_board_is_not_shipped() -> None:
     there = ratios(variant("baseline", 1.0), variant("pruned", 0.7), variant("int8", 0.8))
     found = choose(here, ratios(*here), Budget(), LOCAL, elsewhere={"ssh://other": there})
     assert found.name == "pruned"
-    assert (
-        "int8 is not surely faster than pruned (0.88 times as fast, interval 0.86 to 0.89) on ssh://other" in found.why
-    )
+    assert "int8 is not surely faster than pruned" in found.why
+    assert "on ssh://other" in found.why
 
 
 def test_a_variant_that_was_not_timed_on_a_further_board_is_not_shipped() -> None:

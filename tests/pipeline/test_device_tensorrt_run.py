@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ from edgepress.targets import profiles
 pytestmark = [pytest.mark.device, pytest.mark.slow]
 
 Changer = Callable[[dict[str, bytes]], None]
-SAMPLES = 6
+SAMPLES = 4
 SHORT = [
     "--model=builtin:digits-student", "--data=builtin:digits", "--set=stages=[train,prune,quantize,export,profile]",
     "--set=train.epochs=1", "--set=train.lr=0.003", "--set=train.batch_size=64", "--set=prune.epochs=1",
@@ -235,6 +236,8 @@ def test_an_engine_that_cannot_be_built_says_why(
 ) -> None:
     """Every engine fails here: the reasons of all of them come back with their advice."""
     monkeypatch.setenv("EDGEPRESS_SSH_CONFIG", str(server.config))
+    shutil.rmtree(server.board)  # engines are kept for further runs, also those of the tests before
+    server.board.mkdir()
     tool(server.folder / "trtexec", code="100300", trouble="killed")
     words = [
         "--target",
