@@ -244,10 +244,14 @@ def _retype_(node: Any) -> None:
 
 
 def _stays_float(graph: Graph, node: Any, opset: int) -> bool:
+    import onnx
+
     if node.op_type in IN_FLOAT or node.domain not in STANDARD or any(item.g.node for item in node.attribute):
         return True
     if node.op_type == "Mul" and node.input[0] == node.input[1]:
         return True  # a square
+    if node.op_type == "Cast":  # to whole numbers: above 2048 float16 does not hold each of them
+        return any(item.name == "to" and item.i != onnx.TensorProto.FLOAT for item in node.attribute)
     if node.op_type == "ConstantOfShape":
         return not node.attribute  # zeros of float32, unless it says otherwise
     return any(

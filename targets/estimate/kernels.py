@@ -78,7 +78,8 @@ class _Reading:
         return latest or (found[0] if found else None)
 
     def _kernel(self, node: Any) -> Kernel:
-        if self.graph.shape(node.output[0]) is None:
+        made = self.graph.shape(node.output[0])
+        if made is None or None in made[1:]:
             raise StageError(f"no estimate: the size of what {self.graph.where([node])} makes cannot be inferred")
         kernel = Kernel(layer=node.name or node.output[0], kind="memory")
         kernel.read = sum(self._elements(name) for name in self._inputs(node))

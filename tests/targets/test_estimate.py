@@ -76,8 +76,8 @@ def test_what_only_renames_memory_costs_nothing() -> None:
 
 
 def test_a_size_that_cannot_be_inferred_is_no_ground_for_an_estimate() -> None:
-    unknown = graph_of(helper.make_node("Secret", ["input"], ["a"], domain="own"), node("Relu", "a", "output"))
-    with pytest.raises(StageError, match="cannot be inferred"):
+    unknown = graph_of(node("NonZero", "input", "found"), node("Cast", "found", "output", to=TensorProto.FLOAT))
+    with pytest.raises(StageError, match=r"the size of what node 'found' \(NonZero\) makes cannot be inferred"):
         kernels(unknown)
 
 

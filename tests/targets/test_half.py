@@ -181,3 +181,12 @@ def test_constants_in_nodes_are_given_to_each_reader_in_its_own_type() -> None:
     values = {t.name: numpy_helper.to_array(t) for t in to_half(model).graph.initializer}
     assert {str(value.dtype) for value in values.values()} == {FLOAT, HALF}
     assert values["tiny"] == np.float32(1e-12)
+
+
+def test_whole_numbers_are_made_of_float32() -> None:
+    """Between 2048 and 65504 float16 holds only some of them."""
+    model = chain(
+        node("Relu", "input", "x"), node("Cast", "x", "whole", to=TensorProto.INT64),
+        node("Cast", "whole", "output", to=TensorProto.FLOAT),
+    )  # fmt: skip
+    assert zones(model) == ["half", "float", "half"]
