@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ def _quantized(artifact: Artifact) -> Artifact | None:
 
 def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Artifact:
     """The unpruned model, rounded in the same way and calibrated on the same images; nothing is trained."""
-    scheme = quantized.scheme
-    assert scheme is not None
+    assert quantized.scheme is not None
+    scheme = replace(quantized.scheme, learned=False)
     settings = quantized.records[-1].settings
     module = prepare(unpruned.module, scheme)
     calibrate_(module, calibration_images(context, int(settings["calibration"])))

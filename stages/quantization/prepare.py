@@ -67,6 +67,14 @@ def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
     return {name: part for name, part in module.named_modules() if isinstance(part, RoundedLayer)}
 
 
+def set_rounding_(module: nn.Module, rounding: bool) -> None:
+    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
+    for part in roundings(module):
+        part.rounding = rounding
+    for layer in rounded_layers(module).values():
+        layer.rounding = rounding
+
+
 def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
     """A copy with every layer that has weights rounded by itself, whatever the code between them does."""
     prepared = copy.deepcopy(module).eval()

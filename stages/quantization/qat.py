@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,9 @@ from ..artifact import Artifact, Context, Record
 from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
-from .learned import begin_
-from .prepare import prepare, rounded_layers
+from .prepare import prepare, rounded_layers, set_rounding_
 from .scheme import Scheme
-from .switching import set_observing_, set_rounding_
+from .switching import set_observing_
 from .training import train_
 
 CALIBRATION_BATCH = 64
@@ -27,10 +26,11 @@ CALIBRATION_BATCH = 64
 def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifact:
     """The artifact's INT8 form; calibrated, trained, and left in whichever of the two answers better."""
     data = context.data
-    scheme = scheme_for(context.profile, exclude=settings.exclude, learned=settings.ranges == "learned")
+    scheme = scheme_for(context.profile, exclude=settings.exclude)
     _refuse_unknown(artifact.module, settings.exclude)
     module = prepare(artifact.module, scheme)
-    calibrate_(module, calibration_images(context, settings.calibration))
+    batches = calibration_images(context, settings.calibration)
+    calibrate_(module, batches)
     metrics: dict[str, Any] = {
         "layers": len(rounded_layers(module)),
         "weight_bits": scheme.weight_bits,
@@ -41,21 +41,20 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     }
     curves: dict[str, list[float]] = {}
     if settings.epochs:
-        curves, figures = train_(module, settings, artifact, context)
+        curves, figures = train_(module, settings, artifact, context, batches=batches)
+        scheme = replace(scheme, learned=settings.ranges == "learned")
         metrics.update(figures)
     metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="quantize", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
 
 
-def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = (), learned: bool = False) -> Scheme:
+def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = ()) -> Scheme:
     """The scheme that a profile asks for, on the CPU at hand where that decides."""
     if profile.qdq == "none":
         raise StageError(f"profile {profile.name} has no INT8: the quantize stage has nothing to do there")
     older = profile.runtime == "tensorrt" and (profile.runtime_version or "").startswith("8.")
-    return Scheme(
-        flavour=profile.qdq, weight_bits=weight_bits(profile), exclude=exclude, float_weights=older, learned=learned
-    )
+    return Scheme(flavour=profile.qdq, weight_bits=weight_bits(profile), exclude=exclude, float_weights=older)
 
 
 def calibration_images(context: Context, count: int) -> list[Tensor]:
@@ -79,7 +78,6 @@ def calibrate_(module: nn.Module, batches: list[Tensor]) -> None:
         for batch in batches:
             module(batch)
     set_observing_(module, False)
-    begin_(module, batches)
     set_rounding_(module, True)
 
 

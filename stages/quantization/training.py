@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...targets.errors import StageError
 from ..artifact import Artifact, Context
@@ -18,20 +18,23 @@ from ..evaluation import quality
 from ..progress import Progress
 from ..quantize import Quantize
 from ..teaching import teach
-from .learned import scales
+from .learned import learn_, scales
 from .switching import resting_norms, switch_
 
 PHASES = ("self-studying", "co-studying", "tutoring")
 
 
 def train_(
-    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context
+    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context, *, batches: Sequence[Tensor]
 ) -> tuple[Curves, dict[str, float]]:
     """Train a prepared and calibrated network and leave it in its best epoch; returns curves and figures.
 
+    batches: that it was calibrated on; scales that are to learn find by them where to begin.
     Gradients are those at the rounded weights, and change the float weights behind them: with a teacher's loss this is
     the quantised distillation of Polino et al., 2018 (arXiv:1802.05668, algorithm 1).
     """
+    if settings.ranges == "learned":
+        learn_(module, batches)
     training = _Training(module=module, settings=settings, artifact=artifact, context=context)
     with ExitStack() as around:
         if not training.is_real or settings.trains == "ranges":

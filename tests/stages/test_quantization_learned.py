@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,8 +21,8 @@ from edgepress.stages.quantization.learned import (
     LearnedLayer,
     LearnedRounding,
     LearnedScale,
-    begin_,
     first_scale,
+    learn_,
     rounded,
     scales,
 )
@@ -36,9 +37,18 @@ IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def calibrated(flavour: Flavour = "openvino", module: nn.Module | None = None) -> nn.Module:
-    prepared = prepare(module or net(), Scheme(flavour=flavour, learned=True))
+    prepared = prepare(module or net(), Scheme(flavour=flavour))
     calibrate_(prepared, [IMAGES])
+    learn_(prepared, [IMAGES])
     return prepared
+
+
+def begun(part: nn.Module, *batches: Tensor) -> Any:
+    """One part, calibrated on these batches, with scales that learn."""
+    around = nn.Sequential(part)
+    calibrate_(around, list(batches))
+    learn_(around, batches)
+    return around[0]
 
 
 def answer(module: nn.Module) -> Tensor:
@@ -111,8 +121,7 @@ def test_a_dead_channel_begins_with_a_scale_that_the_others_can_live_with() -> N
     layer = nn.Linear(16, 3)
     with torch.no_grad():
         layer.weight[1] = 0.0
-    learned = LearnedLayer(layer, None, weight_limit=127)
-    begin_(learned.eval(), [])
+    learned = begun(RoundedLayer(layer, None, weight_limit=127))
     start = learned.scale.value()
     assert float(start[1]) == pytest.approx(1e-3 * float(start.max()))
 
@@ -122,8 +131,8 @@ def test_heavy_tails_begin_with_the_papers_scale_and_others_with_the_observed_on
     with torch.no_grad():
         layer.weight.normal_(generator=torch.Generator().manual_seed(0))
         layer.weight[1, 0] = 20.0
-    learned = LearnedLayer(layer, None, weight_limit=7)  # as of four bits
-    begin_(learned.eval(), [])
+    learned = begun(RoundedLayer(layer, None, weight_limit=7))  # as of four bits
+    assert isinstance(learned, LearnedLayer)
     weight, chosen = layer.weight.detach(), learned.scale.value()
     observed, papers = learned.observed(weight), first_scale(weight, highest=7)
 
@@ -140,31 +149,23 @@ def test_activations_begin_where_calibration_ended() -> None:
     learned, observed = calibrated(module=module), prepare(module, Scheme(flavour="openvino"))
     calibrate_(observed, [IMAGES])
     pairs = list(zip(roundings(learned), roundings(observed), strict=True))
-    assert all(isinstance(mine, LearnedRounding) for mine, _ in pairs)
+    assert all(isinstance(mine, LearnedRounding) and mine.rounding for mine, _ in pairs)
     for mine, theirs in pairs:
         torch.testing.assert_close(mine.scale_and_zero_point()[0], theirs.scale_and_zero_point()[0])
     torch.testing.assert_close(answer(learned), answer(observed))
 
 
 def test_an_activation_with_a_heavy_tail_begins_with_the_papers_scale() -> None:
-    place = LearnedRounding("signed")
     x = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
     x[0, 0] = 20.0  # where all but this one number would share a fifth of the grid
-    place.observing, place.rounding = True, False
-    place(x)
-    place.observing = False
-    begin_(place, [x])
+    place = begun(ActivationRounding("signed"), x)
     papers = float(2 * x.abs().mean() / math.sqrt(127))
     assert papers < float(place.observed()[0])
     assert float(place.scale_and_zero_point()[0]) == pytest.approx(papers)
 
 
 def test_an_activation_that_was_always_zero_begins_with_a_range_of_one() -> None:
-    place = LearnedRounding("unsigned")
-    place.observing, place.rounding = True, False
-    place(torch.zeros(4, 4))
-    place.observing = False
-    begin_(place, [torch.zeros(4, 4)])
+    place = begun(ActivationRounding("unsigned"), torch.zeros(4, 4))
     assert float(place.scale_and_zero_point()[0]) == pytest.approx(1 / 255)
 
 
@@ -237,7 +238,9 @@ def test_ranges_alone_leave_every_weight_and_statistic(tmp_path: Path) -> None:
     module = net()
     settings = Quantize(epochs=4, batch_size=32, lr=1e-2, ranges="learned", trains="ranges")
     after = quantize(settings, artifact(module), context(tmp_path))
-    fresh = prepare(module, Scheme(flavour="openvino", learned=True)).state_dict()
+    assert after.scheme is not None
+    assert after.scheme.learned
+    fresh = prepare(module, after.scheme).state_dict()
     state = after.module.state_dict()
     moved = {name for name, value in state.items() if not torch.equal(value, fresh[name])}
     assert moved
