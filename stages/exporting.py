@@ -74,8 +74,8 @@ def _quantized(artifact: Artifact) -> Artifact | None:
 
 def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Artifact:
     """The unpruned model, rounded in the same way and calibrated on the same images; nothing is trained."""
-    scheme = quantized.scheme
-    assert scheme is not None
+    assert quantized.scheme is not None
+    scheme = replace(quantized.scheme, learned=False)
     settings = quantized.records[-1].settings
     batches = calibration_images(context, int(settings["calibration"]))
     are_classes = context.data.task.has_one_class_each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .layers import SMALLEST_SCALE, ActivationRounding, RoundedLayer
 from .scheme import Grid, Scheme
 
+Learned = TypeVar("Learned", bound="LearnedRounding | LearnedLayer")
 SMALLEST_FACTOR = 0.01  # of a scale, of where it began: it must not become zero, nor negative
 SMALLEST_SHARE = (
     1e-3  # of a channel's scale, of the layer's largest: a dead channel that wakes up must not be all there is
@@ -157,24 +158,37 @@ def scales(module: nn.Module) -> list[LearnedScale]:
 
 
 @torch.no_grad()
-def begin_(module: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Set every learned scale to where it begins; a network without any stays as it is.
+def learn_(module: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Make parameters of all scales of a calibrated network, and set them to where they begin.
 
-    module: in eval mode, its ranges observed, and not rounding yet. The paper begins at 2 mean|v| / sqrt(Q_p), of
-    weights, and of the first batch of an activation. That suits a few bits: at 8 it is five times what a bell curve
-    needs. So it is taken where it rounds with a smaller squared error than the scale that was observed.
+    The paper begins at 2 mean|v| / sqrt(Q_p), of weights, and of the first batch of an activation. That suits a few
+    bits: at 8 it is five times what a bell curve needs. So it is taken where it rounds with a smaller squared error
+    than the calibrated scale.
     """
-    for layer in module.modules():
-        if isinstance(layer, LearnedLayer):
-            weight, _ = layer.folded()
-            layer.scale.begin(_better_of_weights(layer, weight))
-    trials = [_Trial(part) for part in module.modules() if isinstance(part, LearnedRounding)]
-    try:
-        for batch in batches if trials else ():
-            module(batch)
-    finally:
-        for trial in trials:
-            trial.end()
+    for name, part in list(module.named_modules()):
+        if type(part) is ActivationRounding:
+            module.set_submodule(name, _alike(part, LearnedRounding(part.grid)))
+        elif type(part) is RoundedLayer:
+            learned = _alike(part, LearnedLayer(part.layer, part.norm, weight_limit=part.weight_limit))
+            learned.scale.begin(_better_of_weights(learned, learned.folded()[0]))
+            module.set_submodule(name, learned)
+    places = [part for part in module.eval().modules() if isinstance(part, LearnedRounding)]
+    before = [part.rounding for part in places]
+    trials = [_Trial(part) for part in places]
+    for part in places:
+        part.rounding = False
+    for batch in batches:
+        module(batch)
+    for trial, was in zip(trials, before, strict=True):
+        trial.end()
+        trial.place.rounding = was
+
+
+def _alike(part: nn.Module, learned: Learned) -> Learned:
+    """The learned form with the state of the plain one: its range, and what it is told to do."""
+    learned.load_state_dict(part.state_dict(), strict=False)
+    vars(learned).update({name: value for name, value in vars(part).items() if not name.startswith("_")})
+    return learned
 
 
 def first_scale(x: Tensor, *, highest: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from .posttraining import calibrate
 from .prepare import rounded_layers
 from .scheme import Scheme
 from .standing import bar
-from .training import learning, train_
+from .training import train_
 
 CALIBRATION_BATCH = 64
 
@@ -55,10 +55,9 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     if spared is not None:
         metrics |= told_of_training(spared, module, artifact.module, batches, settings, context)
     else:
-        if settings.ranges == "learned":
-            module, scheme = learning(module, artifact.module, scheme, batches)
-        curves, figures = train_(module, settings, artifact, context)
+        curves, figures = train_(module, settings, artifact, context, batches=batches)
         metrics |= figures
+        scheme = replace(scheme, learned=settings.ranges == "learned")
         standing = asked.judge(module, context) if asked else None
     if settings.fallback and asked and standing and not standing.meets:
         # where it was not trained, the calibrated network differs from the plain one by its corrected biases alone;

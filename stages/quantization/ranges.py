@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import ActivationRounding, RoundedLayer
-from .learned import begin_
-from .prepare import rounded_layers, roundings, set_rounding_
+from .prepare import rounded_layers, roundings
 
 Estimator = Literal["min-max", "percentile", "mse", "kl"]
 Range = tuple[float, float]
@@ -23,15 +22,8 @@ STEP = 32  # bins between two thresholds that it tries
 
 
 def calibrate_(module: nn.Module, batches: Iterable[Tensor], estimator: Estimator = "min-max") -> None:
-    """Set the range of every rounded activation of a prepared network by what it sees in these batches.
-
-    Scales that are learned begin there.
-    """
-    batches = list(batches)
+    """Set the range of every rounded activation of a prepared network by what it sees in these batches."""
     set_ranges_(keep_values(module.eval(), batches), estimator)
-    set_rounding_(module, False)
-    begin_(module, batches)
-    set_rounding_(module, True)
 
 
 def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> dict[ActivationRounding, Tensor]:

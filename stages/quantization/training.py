@@ -18,22 +18,23 @@ from ..evaluation import quality
 from ..progress import Progress
 from ..quantize import Quantize
 from ..teaching import teach
-from .learned import begin_, scales
-from .prepare import prepare, set_rounding_
-from .scheme import Scheme
+from .learned import learn_, scales
 from .switching import resting_norms, switch_
 
 PHASES = ("self-studying", "co-studying", "tutoring")
 
 
 def train_(
-    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context
+    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context, *, batches: Sequence[Tensor]
 ) -> tuple[Curves, dict[str, float]]:
     """Train a prepared and calibrated network and leave it in its best epoch; returns curves and figures.
 
+    batches: that it was calibrated on; scales that are to learn find by them where to begin.
     Gradients are those at the rounded weights, and change the float weights behind them: with a teacher's loss this is
     the quantised distillation of Polino et al., 2018 (arXiv:1802.05668, algorithm 1).
     """
+    if settings.ranges == "learned":
+        learn_(module, batches)
     training = _Training(module=module, settings=settings, artifact=artifact, context=context)
     with ExitStack() as around:
         if not training.is_real or settings.trains == "ranges":
@@ -46,22 +47,6 @@ def train_(
             training.go(settings, teacher=artifact.module)
     switch_(module, epoch=settings.epochs, epochs=settings.epochs)
     return training.whole.curves, {**training.figures, "best_epoch": training.whole.best_epoch}
-
-
-def learning(
-    known: nn.Module, source: nn.Module, scheme: Scheme, batches: Sequence[Tensor]
-) -> tuple[nn.Module, Scheme]:
-    """A calibrated network with scales that learn, from where they are, and its scheme.
-
-    source: the float network that it was made of, for its structure.
-    """
-    scheme = replace(scheme, learned=True)
-    module = prepare(source, scheme).eval()
-    module.load_state_dict(known.state_dict(), strict=False)  # what it has not are the scales, which begin now
-    set_rounding_(module, False)
-    begin_(module, batches)
-    set_rounding_(module, True)
-    return module, scheme
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,6 @@ from nets import artifact, context, net
 from torch import Tensor, nn
 
 from edgepress.pipeline.store import Scheme as StoredScheme
-from edgepress.stages.comparison import sqnr_db
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.layers import ActivationRounding, RoundedLayer
@@ -21,15 +21,15 @@ from edgepress.stages.quantization.learned import (
     LearnedLayer,
     LearnedRounding,
     LearnedScale,
-    begin_,
     first_scale,
+    learn_,
     rounded,
     scales,
 )
 from edgepress.stages.quantization.prepare import prepare, rounded_layers, roundings
+from edgepress.stages.quantization.qat import quantize
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
-from edgepress.stages.quantization.training import learning, train_
 from edgepress.stages.quantize import Quantize
 from edgepress.targets.runtimes import target
 
@@ -38,9 +38,18 @@ IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def calibrated(flavour: Flavour = "openvino", module: nn.Module | None = None) -> nn.Module:
-    prepared = prepare(module or net(), Scheme(flavour=flavour, learned=True))
+    prepared = prepare(module or net(), Scheme(flavour=flavour))
     calibrate_(prepared, [IMAGES])
+    learn_(prepared, [IMAGES])
     return prepared
+
+
+def begun(part: nn.Module, *batches: Tensor) -> Any:
+    """One part, calibrated on these batches, with scales that learn."""
+    around = nn.Sequential(part)
+    calibrate_(around, list(batches))
+    learn_(around, batches)
+    return around[0]
 
 
 def answer(module: nn.Module) -> Tensor:
@@ -113,8 +122,7 @@ def test_a_dead_channel_begins_with_a_scale_that_the_others_can_live_with() -> N
     layer = nn.Linear(16, 3)
     with torch.no_grad():
         layer.weight[1] = 0.0
-    learned = LearnedLayer(layer, None, weight_limit=127)
-    begin_(learned.eval(), [])
+    learned = begun(RoundedLayer(layer, None, weight_limit=127))
     start = learned.scale.value()
     assert float(start[1]) == pytest.approx(1e-3 * float(start.max()))
 
@@ -124,8 +132,8 @@ def test_heavy_tails_begin_with_the_papers_scale_and_others_with_the_observed_on
     with torch.no_grad():
         layer.weight.normal_(generator=torch.Generator().manual_seed(0))
         layer.weight[1, 0] = 20.0
-    learned = LearnedLayer(layer, None, weight_limit=7)  # as of four bits
-    begin_(learned.eval(), [])
+    learned = begun(RoundedLayer(layer, None, weight_limit=7))  # as of four bits
+    assert isinstance(learned, LearnedLayer)
     weight, chosen = layer.weight.detach(), learned.scale.value()
     observed, papers = learned.observed(weight), first_scale(weight, highest=7)
 
@@ -137,36 +145,28 @@ def test_heavy_tails_begin_with_the_papers_scale_and_others_with_the_observed_on
     torch.testing.assert_close(chosen, torch.stack([observed[0], papers[1]]))
 
 
-def test_activations_begin_at_what_calibration_saw_or_finer() -> None:
+def test_activations_begin_where_calibration_ended_or_finer() -> None:
     module = net()
     learned, observed = calibrated(module=module), prepare(module, Scheme(flavour="openvino"))
     calibrate_(observed, [IMAGES])
     pairs = list(zip(roundings(learned), roundings(observed), strict=True))
+    assert all(isinstance(mine, LearnedRounding) and mine.rounding for mine, _ in pairs)
     for mine, theirs in pairs:
-        assert isinstance(mine, LearnedRounding)
         torch.testing.assert_close(mine.observed(), theirs.scale_and_zero_point())
         assert mine.scale_and_zero_point()[0] <= 1.000001 * theirs.scale_and_zero_point()[0]
 
 
 def test_an_activation_with_a_heavy_tail_begins_with_the_papers_scale() -> None:
-    place = LearnedRounding("signed")
     x = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
     x[0, 0] = 20.0  # where all but this one number would share a fifth of the grid
-    place.observing, place.rounding = True, False
-    place(x)
-    place.observing = False
-    begin_(place, [x])
+    place = begun(ActivationRounding("signed"), x)
     papers = float(2 * x.abs().mean() / math.sqrt(127))
     assert papers < float(place.observed()[0])
     assert float(place.scale_and_zero_point()[0]) == pytest.approx(papers)
 
 
 def test_an_activation_that_was_always_zero_begins_with_a_range_of_one() -> None:
-    place = LearnedRounding("unsigned")
-    place.observing, place.rounding = True, False
-    place(torch.zeros(4, 4))
-    place.observing = False
-    begin_(place, [torch.zeros(4, 4)])
+    place = begun(ActivationRounding("unsigned"), torch.zeros(4, 4))
     assert float(place.scale_and_zero_point()[0]) == pytest.approx(1 / 255)
 
 
@@ -236,27 +236,18 @@ def test_polinos_gradient_at_the_rounded_weights_changes_the_weights_behind_them
 
 
 def test_ranges_alone_leave_every_weight_and_statistic(tmp_path: Path) -> None:
-    prepared = calibrated()
-    before = {name: value.clone() for name, value in prepared.state_dict().items()}
+    module = net()
     settings = Quantize(epochs=4, batch_size=32, lr=1e-2, ranges="learned", trains="ranges")
-    train_(prepared, settings, artifact(net()), context(tmp_path))
-    moved = {name for name, value in prepared.state_dict().items() if not torch.equal(value, before[name])}
+    after = quantize(settings, artifact(module), context(tmp_path))
+    assert after.scheme is not None
+    assert after.scheme.learned
+    fresh = prepare(module, after.scheme).state_dict()
+    state = after.module.state_dict()
+    moved = {name for name, value in state.items() if not torch.equal(value, fresh[name])}
     assert moved
-    assert all(name.endswith(".factor") for name in moved)
-    assert all(parameter.requires_grad for parameter in prepared.parameters())
-
-
-def test_scales_that_learn_begin_with_the_weights_that_calibration_left(tmp_path: Path) -> None:
-    known = prepare(net(), Scheme(flavour="openvino"))
-    calibrate_(known, [IMAGES])
-    with torch.no_grad():
-        for layer in rounded_layers(known).values():
-            layer.layer.weight.mul_(1.5)
-    learned, scheme = learning(known, net(), Scheme(flavour="openvino"), [IMAGES])
-    assert scheme.learned
-    for mine, theirs in zip(rounded_layers(learned).values(), rounded_layers(known).values(), strict=True):
-        torch.testing.assert_close(mine.layer.weight, theirs.layer.weight, rtol=0, atol=0)
-    assert sqnr_db(answer(learned).numpy(), answer(known).numpy()) > 20
+    assert all(name.endswith((".factor", ".start", ".low", ".high", ".zero")) for name in moved)
+    assert all(parameter.requires_grad for parameter in after.module.parameters())
+    assert after.records[-1].metrics["validation_accuracy"] >= after.records[-1].metrics["validation_calibrated"]
 
 
 def test_observed_ranges_have_no_parameters_to_learn() -> None:
