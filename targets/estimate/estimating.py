@@ -80,7 +80,7 @@ def estimate(path: Path, *, profile: Profile, precision: str) -> Estimate:
     ms = Load(kernels(onnx.load(str(path)))).milliseconds(
         efficiency,
         precision=precision,
-        peak_gmacs=profile.peak_gmacs[precision],
+        peak_gmacs={str(kind): peak for kind, peak in profile.peak_gmacs.items()}[precision],
         bandwidth_gb_s=profile.bandwidth_gb_s,
     )
     basis = f"a roofline by layer, calibrated on {known.rows} published latencies of {units(profile, precision)}"

@@ -42,7 +42,8 @@ class Load:
         shares = np.array([efficiency.arithmetic.get(kind, np.inf) for kind in KINDS])[self.kinds]
         memory = BYTES[precision] * self.moved / (bandwidth_gb_s * 1e6 * efficiency.bandwidth)
         arithmetic = self.macs / (peak_gmacs * 1e6 * shares)
-        return np.maximum(memory, arithmetic) + efficiency.launch_us / 1000
+        each: NDArray[np.float64] = np.maximum(memory, arithmetic) + efficiency.launch_us / 1000
+        return each
 
     def milliseconds(
         self, efficiency: Efficiency, *, precision: str, peak_gmacs: float, bandwidth_gb_s: float
