@@ -71,7 +71,7 @@ class Chain:
             batch_size=self.distill.batch_size, weight_decay=0.0,
         )  # fmt: skip
         pruned = how.run(student, where("prune"))
-        int8 = Quantize(epochs=self.training).run(pruned, where("quantize"))
+        int8 = Quantize(mode="qat", epochs=self.training).run(pruned, where("quantize"))
         seconds = time.perf_counter() - began
         found = {
             name: self.there(one, seed) for name, one in zip(NETWORKS, (start, student, pruned, int8), strict=True)

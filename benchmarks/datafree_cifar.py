@@ -49,7 +49,7 @@ VAL_SHARE = 0.04  # of the training images, where they choose epochs
 LESSON = Lesson(epochs=EPOCHS, lr=0.1, batch_size=128, optimizer="sgd", weight_decay=5e-4, ce=0.0, kd=1.0)
 KINDS = ("data", "optimised", "noise", "digits")  # what a network in INT8 sees
 QUICK, HURRIED = {"epochs": 1, "batch_size": 32}, {"batch": 8, "width": 4, "restarts": 1}
-WAYS = {"ptq": Quantize(epochs=0), "qat": Quantize()}
+WAYS = {"ptq": Quantize(epochs=0), "qat": Quantize(mode="qat")}
 
 
 @dataclass(frozen=True, kw_only=True)

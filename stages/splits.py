@@ -188,4 +188,4 @@ def _as_it_is(batch: Any) -> Any:
 
 def _workers() -> int:
     """Decoding processes, only where they are forked: a spawned one would run the user's script again."""
-    return min(MAX_WORKERS, os.cpu_count() or 1) if sys.platform == "linux" else 0
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 0

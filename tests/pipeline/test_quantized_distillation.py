@@ -20,7 +20,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "training-int8.md"
 FEW = {"images": 128, "width": 4, "latent": 8, "batch": 32, "rounds": 4, "restarts": 1, "steps": 2, "method": "gdfq"}
 QUICK = {
     "prune": "off", "profile.seconds": 0.2, "profile.all_cores": False, "profile.memory": False,
-    "quantize.phases": "qkd", "quantize.epochs": 4, "quantize.ranges": "learned", "quantize.lr": 1e-3,
+    "quantize.mode": "qat", "quantize.phases": "qkd", "quantize.epochs": 4, "quantize.ranges": "learned", "quantize.lr": 1e-3,
 }  # fmt: skip
 
 

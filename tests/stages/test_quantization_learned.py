@@ -237,7 +237,7 @@ def test_polinos_gradient_at_the_rounded_weights_changes_the_weights_behind_them
 
 def test_ranges_alone_leave_every_weight_and_statistic(tmp_path: Path) -> None:
     module = net()
-    settings = Quantize(epochs=4, batch_size=32, lr=1e-2, ranges="learned", trains="ranges")
+    settings = Quantize(mode="qat", epochs=4, batch_size=32, lr=1e-2, ranges="learned", trains="ranges")
     after = quantize(settings, artifact(module), context(tmp_path))
     assert after.scheme is not None
     assert after.scheme.learned

@@ -54,7 +54,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
 
 
 def in_phases(start: Artifact, where: Any, **changes: Any) -> Artifact:
-    return quantize(Quantize(epochs=4, batch_size=32, phases="qkd", lr=1e-3, **changes), start, where)
+    return quantize(Quantize(mode="qat", epochs=4, batch_size=32, phases="qkd", lr=1e-3, **changes), start, where)
 
 
 def losses(part: Part) -> dict[str, float]:
@@ -71,7 +71,7 @@ def test_by_default_the_float_twins_answers_are_all_that_counts(tmp_path: Path, 
             wrong = (there.train.labels() + 1) % 4
             there = replace(there, train=type(there.train)(there.train.pixels, wrong, there.train.rows))
         where = replace(context(tmp_path / str(number)), data=there)
-        made.append(quantize(Quantize(epochs=1, batch_size=32), start, where).module.state_dict())
+        made.append(quantize(Quantize(mode="qat", epochs=1, batch_size=32), start, where).module.state_dict())
     assert losses(parts[0]) == {"kd": 1.0}
     assert parts[0]["lesson"].temperature == 1.0
     assert parts[0]["teacher"] is start.module
@@ -183,7 +183,7 @@ def test_each_way_works_on_images_that_were_made(
     start = replace(start, contract=replace(start.contract, classes=there.classes, preprocessing=there.preprocessing))
     notes: list[str] = []
     where = made_context(there, tmp_path / "work", note=notes.append)
-    after = quantize(Quantize(epochs=4, batch_size=16, calibration=32, ce=0.5, **how), start, where)
+    after = quantize(Quantize(mode="qat", epochs=4, batch_size=16, calibration=32, ce=0.5, **how), start, where)
     assert after.form == "quantized"
     assert any(part["learned"] for part in parts)
     assert sum("ce is left out" in note for note in notes) == 1

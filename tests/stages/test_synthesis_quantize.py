@@ -44,7 +44,9 @@ def test_made_images_train_weights_in_integers_and_leave_the_statistics_of_data(
     data = opened(settings(method="fastdfkd"), module, tmp_path / "cache")
     start = artifact(module)
     start = replace(start, contract=replace(start.contract, classes=data.classes, preprocessing=data.preprocessing))
-    made = quantize(Quantize(epochs=5, lr=1e-2, calibration=32, batch_size=16), start, context(data, tmp_path / "work"))
+    made = quantize(
+        Quantize(mode="qat", epochs=5, lr=1e-2, calibration=32, batch_size=16), start, context(data, tmp_path / "work")
+    )
     assert made.form == "quantized"
     assert made.records[-1].metrics["validation_calibrated"] >= 0
     assert len(made.records[-1].curves["validation"]) == 5
