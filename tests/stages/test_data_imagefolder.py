@@ -322,6 +322,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepress.stages.datasets.imagefolder.MEMORY_LIMIT_BYTES", 100)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_a_set_that_does_not_fit_into_memory_is_decoded_as_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
