@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from ..targets.errors import StageError
+from .distill.taps import HEADS
 
 # What torch's and timm's modules call their widths. Only whole numbers and tuples of them are stored.
 WIDTHS = (
     "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels",
-    "num_groups", "normalized_shape", "num_heads", "head_dim", "attn_dim", "embed_dim", "kdim", "vdim",
+    "num_groups", "normalized_shape", "head_dim",
+    "attn_dim", "embed_dim", "kdim", "vdim", "all_head_size", "inner_dim", *HEADS,
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def without(stage: StageFacts) -> Mapping[str, Any]:
 def sentence(found: Mapping[str, Any]) -> str:
     """What was aimed at and what was reached, before the recovery and the final measurement."""
     goals = ", ".join(f"{name} {limit:g}" for name, limit in found["goals"].items())
-    reached = ", ".join(f"{one['goal']} {words.number(one['value'], 3)}" for one in found["reached"])
+    reached = ", ".join(f"{one['goal']} {words.number(one['value'])}" for one in found["reached"])
     trials = len(found.get("trials", ()))
     how = f"{trials} candidate{'' if trials == 1 else 's'}" if trials else "the unpruned network"
     return f"Aimed at {goals} in {found['form']}, {found['time_is']}; {how} came to {reached}."
@@ -37,7 +37,7 @@ def sentence(found: Mapping[str, Any]) -> str:
 
 def shown(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A line for each candidate."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for number, trial in enumerate(found.get("trials", ()), 1):
         seen = trial.get("seen")
         kept, expected = f"{100 * trial['importance_kept']:.1f} %", f"{100 * trial['predicted']:.1f} %"
@@ -104,7 +104,7 @@ def front(found: Mapping[str, Any]) -> Markup | None:
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What belongs among the caveats."""
-    return [str(text) for text in (found.get("drift"), found.get("why_not_met")) if text]
+    return [str(text) for text in (found.get("drift"), found.get("noise"), found.get("why_not_met")) if text]
 
 
 def for_verdict(found: Mapping[str, Any]) -> str | None:
@@ -112,6 +112,6 @@ def for_verdict(found: Mapping[str, Any]) -> str | None:
     if found["measured_with"] is None:
         return "pruning went by multiply-accumulates and bytes, since the device was not there to be measured"
     if not found["met"]:
-        came = ", ".join(f"{one['goal']} {words.number(one['value'], 3)}" for one in found["reached"])
+        came = ", ".join(f"{one['goal']} {words.number(one['value'])}" for one in found["reached"])
         return f"the nearest that pruning found came to {came}"
     return None

@@ -44,6 +44,11 @@ class Seen:
     size_bytes: int
     memory_mb: float | None = None
 
+    @property
+    def half_width(self) -> float:
+        """Half the interval, as a share of the value."""
+        return (self.high - self.low) / 2 / self.share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..pruning import attention_heads, excluded, output_layers
 from ..structure import Gone
 from .blocks import find_blocks
+from .heads import find_attentions
 
 LEAST_SHARE = 1 / 8  # of its channels that every group keeps: estimates of importance say nothing about empty layers
 MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiples at once
@@ -51,7 +52,8 @@ class Group:
     """Channels that can only go together. kind: groups of one kind are made alike and cost alike.
 
     widths: what may be left of it, the widest first, without the full width. is_block: not channels but a whole
-    residual block, which is there (1) or not (0). inside: the block that all of it lies in.
+    residual block, which is there (1) or not (0). inside: the block that all of it lies in. counts: attributes that
+    hold how many there are: module, name, and the value for one.
     """
 
     name: str  # of the module that makes the channels, the first one
@@ -61,6 +63,7 @@ class Group:
     kind: str
     is_block: bool = False
     inside: str | None = None
+    counts: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,12 @@ def find_groups(
             else:
                 sound.append(group)
         candidates = sound
+    for group in _attention_groups(module, exclude):
+        problem = _trial(module, [group], example)
+        if problem:
+            refused[group.name] = problem
+        else:
+            candidates.append(group)
     if blocks:
         candidates = _with_blocks(module, candidates, example, exclude)
     return Groups(found={group.name: group for group in candidates}, refused=refused)
@@ -121,6 +130,9 @@ def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
         else:
             _cut_parameter_(small, name, edge.dim, sorted(places))
     for group in groups:
+        for name, attribute, each in group.counts if group.name in kept else ():
+            setattr(parts[name], attribute, each * len(kept[group.name]))
+    for group in groups:
         if group.is_block and not kept.get(group.name, [0]):
             small.set_submodule(group.name, Gone())
     for part in small.modules():
@@ -133,6 +145,35 @@ def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
 def first_channels(groups: Groups, widths: Mapping[str, int]) -> dict[str, list[int]]:
     """Any channels at all, for what does not depend on which."""
     return {name: list(range(width)) for name, width in widths.items() if width < groups.found[name].width}
+
+
+def _attention_groups(module: nn.Module, exclude: Sequence[str]) -> list[Group]:
+    """The heads of each attention that holds all that its heads need."""
+    import torch_pruning as tp
+
+    found = []
+    for one in find_attentions(module):
+        if any(f"{one.name}.".startswith(f"{name}.") or name.startswith(f"{one.name}.") for name in exclude):
+            continue
+        sides: list[tuple[str, Literal["in", "out"], int, Callable[[Any, list[int]], Any]]] = [
+            *((name, "out", times, tp.prune_linear_out_channels) for name, times in one.makers),
+            (one.reader, "in", 1, tp.prune_linear_in_channels),
+        ]
+        edges = tuple(
+            Edge(module=name, side=side, places=one.places(times)[0], channels=one.places(times)[1], cut=cut, dim=1)
+            for name, side, times, cut in sides
+        )
+        found.append(
+            Group(
+                name=f"{one.name}.heads",
+                width=one.heads,
+                widths=tuple(range(one.heads - 1, 0, -1)),
+                edges=edges,
+                kind=one.kind,
+                counts=tuple((one.name, attribute, each) for attribute, each in one.counts),
+            )
+        )
+    return found
 
 
 def _with_blocks(module: nn.Module, groups: Sequence[Group], example: Tensor, exclude: Sequence[str]) -> list[Group]:

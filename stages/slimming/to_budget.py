@@ -21,7 +21,7 @@ from .goals import ACCURACY, RESOURCES, Resource, reach
 from .groups import Groups, Kept, slim
 from .importance import Loss
 from .search import Outcome, front_facts, unmet_words
-from .setup import Setup, costs_of, given, groups_of, kept_channels, prepare, run, score
+from .setup import WIDE, Setup, costs_of, given, groups_of, kept_channels, prepare, run, score
 
 DRIFT = 0.1  # of the baseline's time between the first and the last trial, as a share
 BISECTIONS = 5
@@ -90,6 +90,8 @@ def _finish(settings: Prune, setup: Setup, loss: Loss, recover: Recover | None) 
     facts = _facts(setup, outcome)
     if facts["drift"]:
         context.note(facts["drift"])
+    if facts["noise"]:
+        context.note(facts["noise"])
     return kept_channels(setup.groups_now, importance, outcome.chosen.widths), facts
 
 
@@ -116,7 +118,8 @@ def furthest(
     groups = setup.groups_now
     narrowest = allocate(groups.found, importance, [Limit(cost=cost, share=-1.0)]).widths
     low, high = cost.value(narrowest), cost.value(groups.full())
-    best, trials = groups.full(), []
+    best = groups.full()
+    trials: list[dict[str, Any]] = []
     for number in range(BISECTIONS):
         share = (low + high) / 2
         widths = allocate(groups.found, importance, [Limit(cost=cost, share=share)]).widths
@@ -149,6 +152,7 @@ def _facts(setup: Setup, outcome: Outcome | None) -> dict[str, Any]:
         "groups": {name: group.width for name, group in setup.groups.found.items()},
         "not_pruned": dict(setup.groups.refused),
         "drift": None,
+        "noise": None,
     }
     if outcome is None:
         return {**facts, "met": True, "reached": [one.facts() for one in reach(setup.goals, setup.whole, setup.whole)]}
@@ -163,6 +167,7 @@ def _facts(setup: Setup, outcome: Outcome | None) -> dict[str, Any]:
         "front": front_facts(outcome.front),
         "why_not_met": None if chosen.is_met else unmet_words(outcome, setup.groups.refused),
         "drift": _drift([setup.whole, *(trial.seen for trial in outcome.trials)]) if setup.bench else None,
+        "noise": _noise(chosen.seen),
     }
 
 
@@ -173,6 +178,16 @@ def _drift(seen: Sequence[Seen]) -> str | None:
     return (
         f"the device became {'slower' if last > first else 'faster'} while candidates were timed: the unpruned network "
         f"took {first:.3g} ms at first and {last:.3g} ms at the end. Ratios hold, times in ms mean the end."
+    )
+
+
+def _noise(seen: Seen) -> str | None:
+    if seen.half_width <= WIDE:
+        return None
+    return (
+        "the machine was too noisy while candidates were timed: the chosen one is known to "
+        f"±{100 * seen.half_width:.0f} % only, and as the whole interval has to meet the budget, more was removed than "
+        "a quiet machine would ask for"
     )
 
 

@@ -41,6 +41,7 @@ class FakeProber:
     slower: float = 0.0
     memory: Callable[[onnx.ModelProto], float] | None = None
     fails: Callable[[Engine], str | None] = lambda engine: None
+    noise: float = 0.0  # half of what times of rounds differ by, as a share
     stops_at: int | None = None  # Ctrl-C comes with this question
     asked: list[list[str]] = field(default_factory=list)
 
@@ -62,6 +63,8 @@ class FakeProber:
         if problem:
             return Probed(failed=problem)
         model = onnx.load(str(engine.path))
-        samples = ((factor * self.law(model),),) * 8
+        ms = factor * self.law(model)
+        wide = 0.0 if engine.name == "baseline" else self.noise
+        samples = tuple((ms * (1 + wide * (-1) ** place),) for place in range(8))
         held = self.memory(model) if memory and self.memory else None
         return Probed(latency=Latency(samples_ms=samples), memory_mb=held)

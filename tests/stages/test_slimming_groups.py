@@ -140,6 +140,55 @@ def test_a_residual_block_can_be_left_out_and_the_network_is_stored_without_it()
     torch.testing.assert_close(answer(again), answer(small), rtol=0, atol=0)
 
 
+class Attention(nn.Module):
+    """As in examples/attention.py, with queries, keys and values in one layer or in three."""
+
+    def __init__(self, *, joint: bool) -> None:
+        super().__init__()
+        self.heads, self.joint = 4, joint
+        if joint:
+            self.qkv = nn.Linear(16, 48)
+        else:
+            self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.out = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).chunk(3, dim=2) if self.joint else (self.query(x), self.key(x), self.value(x))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        weights = (query @ key.transpose(2, 3) / 2).softmax(dim=-1)
+        return self.out((weights @ value).transpose(1, 2).flatten(2))
+
+
+class Attentive(nn.Module):
+    def __init__(self, *, joint: bool) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 16)
+        self.attention = Attention(joint=joint)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.flatten(1, 2))
+        return self.head((x + self.attention(x)).mean(dim=1))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_heads_of_attentions_go_whole_and_their_number_is_mended(joint: bool) -> None:
+    torch.manual_seed(0)
+    module = Attentive(joint=joint).eval()
+    groups = find_groups(module, EXAMPLE, multiple=4)
+    group = groups.found["attention.heads"]
+    assert group.widths == (3, 2, 1)
+    small = slim(module, groups.found.values(), {"attention.heads": [0, 2]})
+    assert small.get_submodule("attention").heads == 2
+    with torch.no_grad():
+        module.attention.out.weight[:, [*range(4, 8), *range(12, 16)]] = 0
+    torch.testing.assert_close(answer(small), answer(module), rtol=1e-5, atol=1e-5)
+    again = Attentive(joint=joint)
+    resize_(again, json.loads(json.dumps(structure(small))))
+    again.load_state_dict(small.state_dict())
+    torch.testing.assert_close(answer(again.eval()), answer(small), rtol=0, atol=0)
+
+
 def test_blocks_without_a_way_around_them_stay() -> None:
     class Plain(nn.Module):
         def __init__(self) -> None:

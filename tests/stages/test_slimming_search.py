@@ -292,6 +292,7 @@ def test_one_channel_alone_is_worth_what_the_loss_says(tmp_path: Path) -> None:
         assert change**2 == pytest.approx(scores[channel], rel=0.2, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_towards_a_drop_of_accuracy_alone_the_network_is_pruned_as_far_as_that_allows(tmp_path: Path) -> None:
     around = surroundings(tmp_path / "work", FakeProber(), accuracy_drop=100.0)
     facts = facts_of(pruned(around, lr=1e-4, batch_size=64))
@@ -305,6 +306,7 @@ def test_towards_a_drop_of_accuracy_alone_the_network_is_pruned_as_far_as_that_a
     assert tight["met"]
 
 
+@pytest.mark.slow
 def test_in_steps_the_network_recovers_in_between_and_ends_at_the_target(tmp_path: Path) -> None:
     prober = FakeProber()
     around = surroundings(tmp_path / "work", prober, speedup=3)
@@ -325,3 +327,24 @@ def test_blocks_stay_where_that_is_wished(tmp_path: Path) -> None:
     found = pruned(surroundings(tmp_path / "work", FakeProber(), speedup=500), blocks=False)
     assert "block" not in facts_of(found)["widths"]
     assert found.module.get_submodule("block.conv1").weight.shape[0] == 8
+
+
+def test_where_noise_makes_intervals_wide_it_is_measured_longer_and_said(tmp_path: Path, notes: list[str]) -> None:
+    prober = FakeProber(noise=0.1)
+    found = pruned(surroundings(tmp_path / "work", prober, notes, speedup=2))
+    candidates = [asked for asked in prober.asked if "candidate" in asked]
+    assert len(candidates) == 2 * len(facts_of(found)["trials"])
+    assert any("too noisy while candidates were timed" in note for note in notes)
+
+
+def test_a_form_that_the_network_cannot_take_is_left_out_with_the_reason(
+    tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise StageError("it branches on values")
+
+    monkeypatch.setattr("edgepress.stages.slimming.forms.prepare", refuse)
+    later = {"quantize": Quantize(), "export": Export()}
+    found = pruned(surroundings(tmp_path / "work", FakeProber(), notes, later=later, speedup=2))
+    assert facts_of(found)["form"] == "fp32"
+    assert any("does not look at int8: it branches on values" in note for note in notes)
