@@ -110,7 +110,10 @@ def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
             continue
         overflow = (f"it stays in float32: {high.words()}",) if high is not None and not fits else ()
         files.append(replace(file, warnings=overflow, fits_float16=fits))
-    fused = {file.variant: _fused(file, dict(found)[file.variant], context) for file in files if is_int8(file)}
+    counts = runtimes.target(context.profile.measures_with).unavailable() is None  # else the board itself counts
+    fused = {
+        file.variant: _fused(file, dict(found)[file.variant], context) for file in files if counts and is_int8(file)
+    }
     for place, file in enumerate(files):
         if file.variant in fused and not fused[file.variant].is_enough:
             context.note(f"export: {file.variant}: {fused[file.variant].warning()}")
