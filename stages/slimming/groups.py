@@ -156,9 +156,9 @@ def _attention_groups(module: nn.Module, exclude: Sequence[str]) -> list[Group]:
         if any(f"{one.name}.".startswith(f"{name}.") or name.startswith(f"{one.name}.") for name in exclude):
             continue
         sides: list[tuple[str, Literal["in", "out"], int, Callable[[Any, list[int]], Any]]] = [
-            *((name, "out", times, tp.prune_linear_out_channels) for name, times in one.makers),
-            (one.reader, "in", 1, tp.prune_linear_in_channels),
+            (name, "out", times, tp.prune_linear_out_channels) for name, times in one.makers
         ]
+        sides.append((one.reader, "in", 1, tp.prune_linear_in_channels))
         edges = tuple(
             Edge(module=name, side=side, places=one.places(times)[0], channels=one.places(times)[1], cut=cut, dim=1)
             for name, side, times, cut in sides
