@@ -29,6 +29,7 @@ from edgepress.stages.distill.settings import Loss
 from edgepress.stages.evaluation import accuracy
 from edgepress.stages.lesson import Lesson
 from edgepress.stages.splits import divide
+from edgepress.targets.errors import StageError
 
 TEACHER = Lesson(epochs=30, lr=0.1, batch_size=128, optimizer="sgd", weight_decay=5e-4)
 STUDENT = replace(TEACHER, epochs=10)
@@ -183,9 +184,16 @@ def own_best(bench: Bench, results: Results, base: Lesson, name: str, *, quick: 
         for scale in (SCALES if tune else (1.0,))
     ]
 
+    def attempt(lesson: Lesson) -> Mapping[str, float]:
+        try:
+            return bench.measure(f"tune-{name}", lesson, TUNING)
+        except StageError as error:
+            if "not finite" not in str(error):
+                raise
+            return {"test": 0.0, "validation": 0.0}  # too large a rate for it
+
     def validation(lesson: Lesson) -> float:
-        do = partial(bench.measure, f"tune-{name}", lesson, TUNING)
-        return results.run(f"tune {name}", TUNING, do, **chosen(lesson))["validation"]
+        return results.run(f"tune {name}", TUNING, partial(attempt, lesson), **chosen(lesson))["validation"]
 
     return max(tried, key=validation) if len(tried) > 1 else tried[0]
 
