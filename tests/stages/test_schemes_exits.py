@@ -107,8 +107,8 @@ def test_a_cut_network_is_exported_without_what_was_cut(tmp_path: Path) -> None:
     kinds = [node.op_type for node in written.graph.node]
     assert kinds.count("Conv") == 4  # the stem, two of the halving, one to the width
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"input": IMAGES.numpy()})[0]
-    torch.testing.assert_close(torch.from_numpy(found), said(short), rtol=1e-4, atol=1e-5)
+    found = session.run(None, {"input": IMAGES[:1].numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), said(short)[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_cut_network_can_be_quantised() -> None:

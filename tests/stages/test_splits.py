@@ -106,6 +106,7 @@ class Decoded:
         return rows.view(-1, 1, 1, 1).to(torch.uint8)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_images_that_are_not_in_memory_come_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepress.stages.splits._workers", lambda: 2)
     split = Split(Decoded(), torch.arange(24))
