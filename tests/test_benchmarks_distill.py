@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+from benchmark_runs import BENCHMARKS, module, run, write_digits
 
 
 @pytest.fixture(autouse=True)
 def on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """They import each other by file name, as scripts do."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 def results(file: Path | None, **settings: Any) -> Any:
@@ -130,23 +121,7 @@ def options(folder: Path) -> argparse.Namespace:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten kinds of pictures in MNIST's format: a bright row tells the class."""
-    place = tmp_path_factory.mktemp("digits")
-    for split, count, seed in (("train", 300, 0), ("t10k", 100, 1)):
-        images = np.random.default_rng(seed).integers(0, 60, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[2 * label + 4 : 2 * label + 6] += 180
-        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
-            head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-            (place / f"{split}-{kind}-ubyte").write_bytes(head + values.tobytes())
-    return place
-
-
-def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    """The command, in this process."""
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    module(name).main()
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.mark.slow
