@@ -58,8 +58,10 @@ class Store:
     def save(self, stage: str, artifact: Artifact) -> None:
         """Finish a stage: write what it made, then give its folder the final name."""
         work = self.work(stage, artifact.key)
-        for name in CHECKPOINTS:
-            (work / name).unlink(missing_ok=True)
+        for path in [path for name in CHECKPOINTS for path in work.rglob(name)]:
+            path.unlink()
+            if path.parent != work and not any(path.parent.iterdir()):  # of a training in phases
+                path.parent.rmdir()
         facts = {
             "format": FORMAT,
             "record": asdict(artifact.records[-1]),

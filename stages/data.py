@@ -30,6 +30,7 @@ __all__ = ["Data", "Split", "loader", "open_data", "open_judging", "open_memory"
 
 # ImageNet's, which nearly every published network for colour images was trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+JUDGING = ("test", "val", "train")  # of data that only judge, the first of these that there is
 
 SOURCES: dict[str, Callable[[Request], Found]] = {
     "imagefolder": open_imagefolder,
@@ -112,8 +113,10 @@ def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Pr
     assert settings.eval is not None, "somebody asked for data that judge"
     real = settings.model_copy(update={"source": settings.eval, "eval": None, "synthesis": None, "augment": ()})
     opener, name = opener_of(real.source)
-    found = opener(Request(name=name, settings=real, seed=seed, cache=cache, progress=progress or Quiet(), task=None))
-    kept = next(split for part in ("test", "val", "train") if (split := found.splits.get(part)) is not None)
+    found = opener(
+        Request(name=name, settings=real, seed=seed, cache=cache, progress=progress or Quiet(), only=JUDGING)
+    )
+    kept = next(split for part in JUDGING if (split := found.splits.get(part)) is not None)
     return _of(found, {"val": kept, "test": kept}, (), real)
 
 

@@ -42,6 +42,7 @@ def teach(
     evaluate: Callable[[], float] | None = None,
     full_precision: bool = False,
     peers: Sequence[nn.Module] = (),
+    peers_may_win: bool = True,
     peer_lag: int = 0,
     are_crossed: bool = False,
     images: Split | None = None,
@@ -53,8 +54,9 @@ def teach(
     names are. known: what the words `model` and `float` mean among them.
     The epoch is chosen on the validation images, in float32; on attacked ones where the training is under attack.
     full_precision: train in float32 whatever the recipe says. peers: networks of the student's architecture that learn
-    beside it and from each other; the student ends as the best of them all. peer_lag: they answer as they were up to so
-    many updates ago. are_crossed: the one peer is given what teachers are shown; then the student stays itself.
+    beside it and from each other; the student ends as the best of them all, unless peers_may_win is false. peer_lag:
+    they answer as they were up to so many updates ago. are_crossed: the one peer is given what teachers are shown; then
+    the student stays itself.
     images: to train on in place of the data's. keep_exit: the exit that the student will end at; it is filled in, and
     epochs are chosen by it.
     StageError: a loss needs something that is not there, such as a teacher.
@@ -73,7 +75,8 @@ def teach(
     )  # fmt: skip
     players = _players(networks, lesson, context, shown, lag=peer_lag, crossed=crossed)
     kept: nn.Module = student if keep_exit is None else keep_exit.found(players[-1])
-    candidates = {"student": kept} if crossed or keep_exit is not None else networks
+    is_alone = crossed or keep_exit is not None or not peers_may_win
+    candidates = {"student": kept} if is_alone else networks
     jury = jury_for(candidates, lesson, context)
     several = len(candidates) > 1
     started = time.perf_counter()

@@ -22,7 +22,8 @@ MEMORY_LIMIT_BYTES = 2 * 2**30  # of decoded images: above it they are decoded a
 class Request:
     """name: what follows the colon in data.source. cache: a folder that the source may fill.
 
-    task: what the recipe wants the data for; None: the data tell.
+    task: what the recipe wants the data for; None: the data tell. only: one split is wanted, the first of these names
+    that the source has; a source that can leave the others alone does. None: all are.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Request:
     cache: Path
     progress: Progress = field(default_factory=Quiet)
     task: str | None = None
+    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def open_imagefolder(request: Request) -> Found:
     source, size = request.settings.source, wanted_size(request.settings.size)
     listings = {
         name: _thinned(listing, request.settings.limit, request.seed)
-        for name, listing in list_splits(Path(request.name).expanduser(), source=source).items()
+        for name, listing in _wanted(list_splits(Path(request.name).expanduser(), source=source), request.only).items()
     }
     keep_pixels = _bytes(listings, size) < MEMORY_LIMIT_BYTES
     decoded = {
@@ -47,6 +47,14 @@ def open_imagefolder(request: Request) -> Found:
         digest=" ".join([labels, *(f"{name} {part.digest}" for name, part in decoded.items())]),
         notes=tuple(_notes(listings, decoded, keep_pixels=keep_pixels)),
     )
+
+
+def _wanted(listings: Mapping[str, Listing], only: tuple[str, ...] | None) -> Mapping[str, Listing]:
+    """All splits, or the one that is wanted: the others' images are then never opened."""
+    if only is None:
+        return listings
+    name = next(name for name in only if name in listings)
+    return {name: listings[name]}
 
 
 def _thinned(listing: Listing, limit: int | None, seed: int) -> Listing:

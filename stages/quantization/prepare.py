@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ...targets.errors import UnfitError
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
+from .learned import layer_for, rounding_for
 from .scheme import Scheme
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -70,14 +71,6 @@ def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
     return {by_themselves.get(name, name): part for name, part in found.items()}
 
 
-def set_rounding_(module: nn.Module, rounding: bool) -> None:
-    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
-    for part in roundings(module):
-        part.rounding = rounding
-    for layer in rounded_layers(module).values():
-        layer.rounding = rounding
-
-
 def rounding_before(module: nn.Module) -> dict[str, ActivationRounding]:
     """The rounding of what each rounded layer is given, by the layer's name."""
     if not isinstance(module, fx.GraphModule):
@@ -125,9 +118,10 @@ def each_layer(module: nn.Module, scheme: Scheme) -> nn.Module:
         raise UnfitError(NOTHING)
     grid = scheme.grid(nonnegative=False)  # which inputs come out of a ReLU is not known here
     for name in names:
-        layer = RoundedLayer(prepared.get_submodule(name), None, weight_limit=scheme.weight_limit)
+        layer = layer_for(prepared.get_submodule(name), None, scheme)
         is_head = name == names[-1]  # what it says is the answer, and stays in float
-        prepared.set_submodule(name, RoundedByItself(layer, grid, after=not is_head and scheme.every_edge))
+        after = rounding_for(grid, scheme) if not is_head and scheme.every_edge else None
+        prepared.set_submodule(name, RoundedByItself(layer, before=rounding_for(grid, scheme), after=after))
     return prepared
 
 
@@ -153,8 +147,8 @@ def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
             norm_node.replace_all_uses_with(node)
             graph_module.graph.erase_node(norm_node)
             graph_module.delete_submodule(str(norm_node.target))
-        norm_name = None if norm_node is None else str(norm_node.target)
-        layer = RoundedLayer(parts[name], norm, weight_limit=scheme.weight_limit, norm_name=norm_name)
+        layer = layer_for(parts[name], norm, scheme)
+        layer.norm_name = None if norm_node is None else str(norm_node.target)
         graph_module.set_submodule(name, layer)
     graph_module.recompile()
 
@@ -183,7 +177,7 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
         if node not in made:
             name = f"{node.name}{SUFFIX}"
             grid = scheme.grid(nonnegative=_is_nonnegative(node, graph_module))
-            graph_module.add_submodule(name, ActivationRounding(grid))
+            graph_module.add_submodule(name, rounding_for(grid, scheme))
             with graph.inserting_after(node):
                 made[node] = graph.call_module(name, (node,))
         return made[node]

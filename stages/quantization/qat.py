@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,20 +15,15 @@ from ..artifact import Artifact, Context, Record
 from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
-from ..teaching import teach
 from .deciding import give_back, told_of_training, why_not_to_train
 from .doubts import doubts
-from .posttraining import calibrate
-from .prepare import NORMS, rounded_layers, roundings
+from .posttraining import calibrate, learning
+from .prepare import rounded_layers
 from .scheme import Scheme
 from .standing import bar
+from .training import train_
 
 CALIBRATION_BATCH = 64
-# Batch norm learns for the first part of a long training only: its statistics are the float network's and good, and
-# a moving target for the ranges (Krishnamoorthi, 2018, arXiv:1806.08342, section 3.2). Short trainings leave it.
-NORM_LEARNS_SHARE = 0.3
-SHORT = 3  # epochs
-RANGES_LEARN_SHARE = 0.5
 
 
 def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifact:
@@ -57,12 +51,14 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
         "validation_float": quality(artifact.module, data.val, data),
         "validation_calibrated": standing.value if standing else quality(module, data.val, data),
     }
-    curves: dict[str, list[float]] = {}
+    curves: Mapping[str, list[float]] = {}
     spared = why_not_to_train(settings, standing)
     if spared is not None:
         metrics |= told_of_training(spared, module, artifact.module, batches, settings, context)
     else:
-        figures, curves = _train_(module, settings, artifact, context)
+        if settings.ranges == "learned":
+            module, scheme = learning(calibrated, artifact.module, batches)
+        curves, figures = train_(module, settings, artifact, context)
         metrics |= figures
         standing = asked.judge(module, context) if asked else None
     if settings.fallback and asked and standing and not standing.meets:
@@ -75,27 +71,6 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     metrics["validation_accuracy"] = quality(module, data.val, data)
     record = Record(stage="quantize", settings=asdict(settings), seconds=0.0, metrics=metrics, curves=curves)
     return artifact.next(record=record, module=module.eval(), form="quantized", scheme=scheme)
-
-
-def _train_(
-    module: nn.Module, settings: Quantize, artifact: Artifact, context: Context
-) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Train with the rounding in place; figures and curves."""
-    data = context.data
-    is_real = data.synthetic is None
-    with nullcontext() if is_real else resting_norms(module):
-        trained, figures = teach(
-            module,
-            settings,
-            context,
-            teacher=artifact.module,
-            known={"model": artifact.original.module, "float": artifact.module},
-            full_precision=True,  # bfloat16 has no more steps than the grid that is being learned
-            before_epoch=lambda epoch: switch_(module, epoch=epoch, epochs=settings.epochs, norms_learn=is_real),
-            images=data.train,  # those that there are: a generator would have to learn the grid's errors
-        )
-    switch_(module, epoch=settings.epochs, epochs=settings.epochs)
-    return {**figures, "best_epoch": trained.best_epoch}, trained.curves
 
 
 def scheme_for(profile: Profile, *, exclude: tuple[str, ...] = ()) -> Scheme:
@@ -116,39 +91,6 @@ def calibration_images(context: Context, count: int) -> list[Tensor]:
         if seen >= count:
             break
     return batches
-
-
-def switch_(module: nn.Module, *, epoch: int, epochs: int, norms_learn: bool = True) -> None:
-    """What is still learned in this epoch besides the weights: batch norm early, ranges in the first half.
-
-    norms_learn: False where images were made from the network: their statistics are not those of data.
-    """
-    frozen = not norms_learn or epochs <= SHORT or epoch >= max(1, round(epochs * NORM_LEARNS_SHARE))
-    for layer in rounded_layers(module).values():
-        layer.norm_frozen = frozen
-    set_observing_(module, epoch < epochs * RANGES_LEARN_SHARE)
-
-
-@contextmanager
-def resting_norms(module: nn.Module) -> Iterator[None]:
-    """While the block runs, batch norms that are not folded answer by what they kept and keep nothing, even in train
-    mode: made images must not move statistics of data (GDFQ, arXiv:2003.03603, freezes them too)."""
-
-    def rest(norm: nn.Module, _given: object) -> None:
-        norm.eval()
-
-    handles = [part.register_forward_pre_hook(rest) for part in module.modules() if isinstance(part, NORMS)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def set_observing_(module: nn.Module, observing: bool) -> None:
-    """Let the ranges follow what they see, or hold them."""
-    for rounding in roundings(module):
-        rounding.observing = observing
 
 
 def _refuse_unknown(module: nn.Module, names: tuple[str, ...]) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .layers import ActivationRounding
+from .learned import begin_
 from .prepare import roundings
+from .switching import set_rounding_
 
 Estimator = Literal["min-max", "percentile", "mse", "kl"]
 Range = tuple[float, float]
@@ -22,8 +24,15 @@ STEP = 32  # bins between two thresholds that it tries
 
 
 def calibrate_(module: nn.Module, batches: Iterable[Tensor], estimator: Estimator = "min-max") -> None:
-    """Set the range of every rounded activation of a prepared network by what it sees in these batches."""
+    """Set the range of every rounded activation of a prepared network by what it sees in these batches.
+
+    Scales that learn begin there.
+    """
+    batches = list(batches)
     set_ranges_(keep_values(module.eval(), batches), estimator)
+    set_rounding_(module, False)
+    begin_(module, batches)
+    set_rounding_(module, True)
 
 
 def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> dict[ActivationRounding, Tensor]:
@@ -32,7 +41,6 @@ def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) 
     each = max(1, SAMPLES // max(1, len(batches)))
     generator = torch.Generator().manual_seed(seed)
     found: dict[ActivationRounding, list[Tensor]] = {part: [] for part in roundings(module)}
-    before = {part: part.rounding for part in found}
 
     def keep(part: nn.Module, given: tuple[Tensor, ...]) -> None:
         assert isinstance(part, ActivationRounding)
@@ -41,15 +49,13 @@ def keep_values(module: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) 
         found[part] += [values[places], torch.stack(torch.aminmax(values))]
 
     handles = [part.register_forward_pre_hook(keep) for part in found]
-    for part in found:
-        part.rounding = False
+    set_rounding_(module, False)
     with torch.no_grad():
         for batch in batches:
             module(batch)
     for handle in handles:
         handle.remove()
-    for part, was in before.items():
-        part.rounding = was
+    set_rounding_(module, True)
     return {part: torch.cat(values) for part, values in found.items() if values}
 
 

@@ -17,7 +17,7 @@ class Scheme:
     a convolution only when its output is rounded too, and drops a ReLU only before a zero point of 0.
 
     weight_bits: 7 on CPUs that add two 8-bit products in 16 bits and saturate (no VNNI).
-    exclude: names of layers that stay in float.
+    exclude: names of layers that stay in float. learned: scales are parameters and not those of observed ranges.
     """
 
     flavour: Flavour
@@ -25,6 +25,7 @@ class Scheme:
     exclude: tuple[str, ...] = ()
     by_layer: bool = False  # each layer rounded by itself: the code between them cannot be followed
     float_weights: bool = False  # TensorRT 8 wants weights as float -> quantise -> dequantise
+    learned: bool = False
 
     @property
     def weight_limit(self) -> int:

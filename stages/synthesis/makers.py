@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..progress import Progress, Quiet
+from ..progress import Progress
 from .generating import ByGenerator
-from .optimise import optimise_images
+from .optimise import ByPixels
 from .order import Order, mixed
 
 
@@ -62,48 +62,3 @@ class ByChance:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.made = int(state["made"])
-
-
-class ByPixels:
-    """The pixels themselves are changed until teacher, and student, see in them what the priors want."""
-
-    def __init__(
-        self, order: Order, *, teacher: nn.Module, student: nn.Module | None, progress: Progress | None
-    ) -> None:
-        self.order, self.made = order, 0
-        self._teacher, self._student, self._progress = teacher, student, progress or Quiet()
-
-    def make(self, *, epoch: float = 0.0) -> Tensor:
-        order, kept = self.order, _Kept()
-        optimise_images(
-            self._teacher,
-            shape=order.shape,
-            preprocessing=order.preprocessing,
-            count=order.batch,
-            batch=order.batch,
-            steps=order.steps,
-            lr=order.method.lr,
-            priors=order.losses(is_alone=self._student is None),
-            seed=mixed(order.seed, self.made),
-            into=kept,
-            progress=self._progress,
-            student=self._student,
-            jitter=order.method.jitter,
-        )
-        self.made += 1
-        return kept.images
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"made": self.made}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.made = int(state["made"])
-
-
-class _Kept:
-    """Holds the batch that was made."""
-
-    images: Tensor
-
-    def add(self, images: Tensor, labels: Tensor, *, note: Mapping[str, Any]) -> None:
-        self.images = images

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgepress.stages.data import Data, open_data
+from edgepress.stages.data import Data, open_data, open_judging
 from edgepress.stages.settings import DataSettings
 from edgepress.stages.splits import Split, loader
 from edgepress.targets.errors import RecipeError, StageError
@@ -375,3 +375,21 @@ def test_an_image_that_breaks_during_the_run_is_named(tmp_path: Path, monkeypatc
     (root / "train" / "cat" / "0000.png").write_bytes(b"gone bad")
     with pytest.raises(StageError, match=r"cat/0000\.png could be read when the run began"):
         images(data.train)
+
+
+def test_of_a_folder_that_only_judges_no_training_image_is_opened(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", train=3, test=2)
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"no image at all")
+    settings = DataSettings(source="generated", eval=f"imagefolder:{root}")
+    data = open_judging(settings, seed=0, cache=tmp_path / "cache")
+    assert len(data.test) == 4
+    assert not any("cannot be read" in note for note in data.notes)
+    refused(root, "6 of 6 images cannot be read")
+
+
+def test_a_folder_without_test_images_judges_by_those_for_validation_or_by_all(tmp_path: Path) -> None:
+    both, one = tree(tmp_path / "both", train=3, val=2), tree(tmp_path / "one", train=3)
+    for root, count in ((both, 4), (one, 6)):
+        settings = DataSettings(source="generated", eval=f"imagefolder:{root}")
+        assert len(open_judging(settings, seed=0, cache=tmp_path / "cache").test) == count

@@ -11,7 +11,8 @@ from nets import artifact
 from torch import Tensor, nn
 from without_data import context, hurry, opened, settings
 
-from edgepress.stages.quantization.qat import quantize, resting_norms
+from edgepress.stages.quantization.qat import quantize
+from edgepress.stages.quantization.switching import resting_norms
 from edgepress.stages.quantize import Quantize
 
 

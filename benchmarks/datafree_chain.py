@@ -1,0 +1,171 @@
+"""The whole chain without a digit: LeNet-5 teaches its half, which loses half of its work and becomes INT8.
+
+python benchmarks/datafree_chain.py --data mnist:FOLDER [--method dfad] [--epochs N] [--json FILE]
+
+The teacher learns from the training images once. After that every stage sees made images alone: distillation, recovery
+after pruning to half the student's multiply-accumulates, calibration and training in INT8, and the choice of epochs.
+The accuracy of each network is that of its exported file on all test images, in OpenVINO; nothing else sees those.
+LeNet's layers are so narrow that channels are removed one by one and not, as usual for this target, by eight. Goal: at
+most 0.5 points from the student in float to what is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from datafree_mnist import EPOCHS, MEAN, ROUNDS, STD, TEACHER
+from datafree_nets import lenet5, lenet5_half
+from deployed import PROFILE, accuracy_there
+from distill_runs import Loud, Room, room
+from seeds import Results, interval, mean_sd, parser, seeds_of, table
+from torch import Tensor, nn
+
+from edgepress.pipeline.teachers import fingerprint
+from edgepress.stages.artifact import Artifact, Context
+from edgepress.stages.contract import InputContract
+from edgepress.stages.data import Data
+from edgepress.stages.distill.stage import Distill
+from edgepress.stages.lesson import Lesson
+from edgepress.stages.prune import Prune
+from edgepress.stages.pruning import count_macs, remove_channels
+from edgepress.stages.quantize import Quantize
+from edgepress.stages.settings import DataSettings
+from edgepress.stages.synthesis.open import open_synthetic
+from edgepress.stages.synthesis.settings import Synthesis
+from edgepress.targets import profiles
+
+GOAL = 0.5  # points from the student in float to INT8
+SHARE = 0.5  # of the student's multiply-accumulates that is left
+RATIOS = tuple(step / 20 for step in range(1, 19))
+HURRIED = {"rounds": 2, "images": 64, "batch": 16, "restarts": 1}
+NETWORKS = ("teacher", "student", "pruned", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """place: real images, for the teacher and for the end. recovery: of the pruned student; training: in INT8."""
+
+    place: Room
+    synthesis: Synthesis
+    teaching: Lesson
+    distill: Distill
+    recovery: int
+    training: int
+
+    def run(self, seed: int) -> dict[str, float]:
+        began, teacher = time.perf_counter(), self.place.kept("teacher", lenet5, self.teaching, seed=0)
+        data = self.data(teacher, seed)
+        where = partial(self.context, data, seed)
+        contract = InputContract(
+            shape=data.shape, dynamic_batch=False, preprocessing=data.preprocessing, classes=data.classes
+        )
+        start = Artifact(module=teacher, contract=contract, base="model", key="0" * 16)
+        student = self.distill.run(start, where("distill"))
+        how = Prune(
+            ratio=ratio_for(student, SHARE), epochs=self.recovery, lr=self.distill.lr / 2,
+            batch_size=self.distill.batch_size, weight_decay=0.0,
+        )  # fmt: skip
+        pruned = how.run(student, where("prune"))
+        int8 = Quantize(epochs=self.training).run(pruned, where("quantize"))
+        seconds = time.perf_counter() - began
+        found = {
+            name: self.there(one, seed) for name, one in zip(NETWORKS, (start, student, pruned, int8), strict=True)
+        }
+        left = count_macs(pruned.module, example(pruned)) / count_macs(student.module, example(student))
+        return {**found, "work_left": 100 * left, "seconds": seconds}
+
+    def data(self, teacher: nn.Module, seed: int) -> Data:
+        """Images that are made from the teacher."""
+        settings = DataSettings(
+            source="generated", shape=self.place.data.shape, mean=MEAN, std=STD, synthesis=self.synthesis
+        )
+        return open_synthetic(
+            settings, teacher=teacher, fingerprint=fingerprint(teacher), seed=seed, cache=self.place.folder / "made"
+        )
+
+    def context(self, data: Data, seed: int, stage: str) -> Context:
+        profile = profiles.load(PROFILE).model_copy(update={"channel_multiple": 1})
+        return Context(
+            data=data, profile=profile, work=self.work(seed) / stage, seed=seed, cache=self.place.folder / "answers",
+            build={"model": lenet5, "student": lenet5_half}, training_precision=self.place.precision,
+            progress=Loud(f"{stage}, seed {seed}"),
+        )  # fmt: skip
+
+    def there(self, artifact: Artifact, seed: int) -> float:
+        network = artifact.module if artifact.scheme is None else artifact
+        return accuracy_there(network, self.place.data, self.work(seed))
+
+    def work(self, seed: int) -> Path:
+        return self.place.place_of(f"chain-{self.synthesis.method}", self.distill, seed)
+
+
+def ratio_for(artifact: Artifact, share: float) -> float:
+    """The share of channels to remove so that so much of the work is left, or less: the smallest that does."""
+    shown = example(artifact)
+    whole = count_macs(artifact.module, shown)
+    for ratio in RATIOS:
+        module, _ = remove_channels(artifact.module, shown, Prune(ratio=ratio), multiple=1)
+        if count_macs(module, shown) <= share * whole:
+            return ratio
+    return RATIOS[-1]
+
+
+def example(artifact: Artifact) -> Tensor:
+    return artifact.contract.preprocessing.example(1)
+
+
+def main() -> None:
+    options = arguments()
+    few: Mapping[str, int] = HURRIED if options.quick else {"rounds": ROUNDS}
+    epochs = 1 if options.quick else options.epochs
+    with room(options, mean=MEAN, std=STD, limit=300 if options.quick else None) as place:
+        chain = Chain(
+            place=place,
+            synthesis=Synthesis(method=options.method, **few),  # type: ignore[arg-type]
+            teaching=TEACHER if not options.quick else Lesson(epochs=1, lr=0.05, optimizer="sgd"),
+            distill=Distill(epochs=epochs, lr=2e-3, batch_size=256, weight_decay=0.0),
+            recovery=max(1, epochs // 2),
+            training=1 if options.quick else Quantize().epochs,
+        )
+        results = Results(file=options.json, settings={
+            "test": len(place.data.test), "epochs": epochs, "method": options.method, "precision": options.precision,
+            **few,
+        })  # fmt: skip
+        for seed in seeds_of(options):
+            results.run("chain", seed, partial(chain.run, seed))
+        report(results, place.data)
+
+
+def arguments() -> argparse.Namespace:
+    made = parser(__doc__, data="mnist:FOLDER")
+    made.add_argument("--method", default="dfad", help="data.synthesis.method (default: dfad)")
+    made.add_argument("--epochs", type=int, default=EPOCHS, help="of distillation, and half as many of recovery "
+                      f"(default: {EPOCHS})")  # fmt: skip
+    return made.parse_args()
+
+
+def report(results: Results, data: Data) -> None:
+    """One table, and whether the goal is met."""
+    print(f"LeNet-5 to its half without data; {len(data.test)} test images, answered by OpenVINO. {results.where}\n")
+    values = {name: results.values("chain", name) for name in (*NETWORKS, "work_left", "seconds")}
+    count = len(values["teacher"])
+    told = [mean_sd(list(values[name].values())) for name in NETWORKS]
+    head = ["", *(f"{name}, %" for name in NETWORKS), "work left by pruning, %", "seconds", "n"]
+    rest = [mean_sd(list(values["work_left"].values()), 0), mean_sd(list(values["seconds"].values()), 0), count]
+    print(table(head, [["accuracy", *told, *rest]]))
+    lost = [values["student"][seed] - values["int8"][seed] for seed in values["student"]]
+    middle, low, high = interval(lost)
+    spread = "one seed" if count < 2 else f"{low:+.2f} to {high:+.2f}"
+    said = "met" if middle <= GOAL else "not met"
+    print(
+        f"\nFrom the student in float to INT8: {middle:+.2f} points lost ({spread}); at most {GOAL}: {said} on average."
+    )
+
+
+if __name__ == "__main__":
+    main()
