@@ -40,9 +40,9 @@ from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.posttraining import calibrate
 from edgepress.stages.quantization.prepare import prepare
-from edgepress.stages.quantization.qat import switch_
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
+from edgepress.stages.quantization.switching import switch_
 from edgepress.stages.weights import load_weights_
 from edgepress.targets import memory, profiles
 from edgepress.targets.measure import Engine, Measurement, measure
@@ -345,7 +345,7 @@ def report(results: Results) -> None:
         for seed, figures in by_seed.items():
             print(f"\n{name}, seed {seed}\n")
             shown = [figure for figure in figures if not figure.endswith(("low", "high"))]
-            print(table(["figure", "value", "95 %"], [row(figure, figures) for figure in shown]))
+            print(table(["figure", "value", "95 % (times: range)"], [row(figure, figures) for figure in shown]))
 
 
 def row(figure: str, figures: Mapping[str, float]) -> tuple[str, str, str]:

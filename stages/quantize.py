@@ -22,7 +22,8 @@ class Quantize(Lesson):
     met. epochs: of training; 0 calibrates only. ce, kd: by default the twin's answers alone (Zhao et al., 2024,
     arXiv:2403.11106), so labels are not needed. calibration: training images that the ranges are observed on. exclude:
     modules that stay in float. ranges: learned makes scales parameters of the training (LSQ). trains: ranges lets
-    nothing else learn. phases: qkd trains by itself first, then together with its tutor, then from it.
+    nothing else learn. phases: qkd trains by itself first, then together with its tutor, then from it. Whoever asks for
+    learned ranges or for phases asks for training: auto leaves it out for nobody's budget then.
     """
 
     mode: Literal["auto", "ptq", "qat"] = "auto"

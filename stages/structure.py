@@ -81,7 +81,9 @@ def _own(part: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _widths(part: nn.Module) -> dict[str, Any]:
-    found = {width: getattr(part, width, None) for width in WIDTHS}
+    # what is computed from the parts inside has a property, and follows them
+    plain = (width for width in WIDTHS if not isinstance(getattr(type(part), width, None), property))
+    found = {width: getattr(part, width, None) for width in plain}
     return {
         width: list(value) if isinstance(value, tuple) else value
         for width, value in found.items()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .layers import RoundedLayer
-from .prepare import rounded_layers, set_rounding_
+from .prepare import rounded_layers
+from .switching import set_rounding_
 
 
 def correct_bias_(prepared: nn.Module, images: Tensor) -> int:

@@ -30,7 +30,8 @@ def why_not_to_train(settings: Quantize, standing: Standing | None) -> str | Non
         return "epochs is 0"
     if settings.mode == "ptq":
         return "mode is ptq"
-    if settings.mode == "auto" and standing is not None and standing.surely:
+    asks = settings.ranges == "learned" or settings.phases != "none"
+    if settings.mode == "auto" and not asks and standing is not None and standing.surely:
         return f"calibration alone meets the budget: {standing.words()}"
     return None
 

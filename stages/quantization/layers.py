@@ -77,13 +77,10 @@ class RoundedLayer(nn.Module):
 
     layer: nn.Conv2d | nn.Linear  # or a convolution of another dimension, which has the same parts
     norm: nn.BatchNorm2d | None
+    norm_name: str | None = None  # of the batch norm in the network that this layer was taken from
 
-    def __init__(
-        self, layer: nn.Module, norm: nn.Module | None, *, weight_limit: int, norm_name: str | None = None
-    ) -> None:
-        """norm_name: of the batch norm in the network that this layer was taken from."""
+    def __init__(self, layer: nn.Module, norm: nn.Module | None, *, weight_limit: int) -> None:
         super().__init__()
-        self.norm_name = norm_name
         self.layer = cast("nn.Conv2d | nn.Linear", layer)
         self.norm = cast("nn.BatchNorm2d | None", norm)
         self.weight_limit = weight_limit

@@ -24,12 +24,10 @@ def rounding_for(grid: Grid, scheme: Scheme) -> ActivationRounding:
     return LearnedRounding(grid) if scheme.learned else ActivationRounding(grid)
 
 
-def layer_for(
-    layer: nn.Module, norm: nn.Module | None, scheme: Scheme, *, norm_name: str | None = None
-) -> RoundedLayer:
-    """The rounded form of a layer, as the scheme wants it. norm_name: of the batch norm in the original network."""
+def layer_for(layer: nn.Module, norm: nn.Module | None, scheme: Scheme) -> RoundedLayer:
+    """The rounded form of a layer, as the scheme wants it."""
     kind = LearnedLayer if scheme.learned else RoundedLayer
-    return kind(layer, norm, weight_limit=scheme.weight_limit, norm_name=norm_name)
+    return kind(layer, norm, weight_limit=scheme.weight_limit)
 
 
 class LearnedScale(nn.Module):
@@ -98,10 +96,8 @@ class LearnedRounding(ActivationRounding):
 class LearnedLayer(RoundedLayer):
     """A layer whose weights' scales are learned, one for each output channel. N is the weights of a channel."""
 
-    def __init__(
-        self, layer: nn.Module, norm: nn.Module | None, *, weight_limit: int, norm_name: str | None = None
-    ) -> None:
-        super().__init__(layer, norm, weight_limit=weight_limit, norm_name=norm_name)
+    def __init__(self, layer: nn.Module, norm: nn.Module | None, *, weight_limit: int) -> None:
+        super().__init__(layer, norm, weight_limit=weight_limit)
         self.scale = LearnedScale((len(self.layer.weight),))
 
     def observed(self, weight: Tensor) -> Tensor:

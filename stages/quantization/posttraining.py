@@ -14,9 +14,12 @@ from ..comparison import sqnr_db
 from .bias import correct_bias_
 from .damage import answers, damage
 from .equalise import equalise_
-from .prepare import prepare, rounded_layers, rounding_before, roundings, set_rounding_
+from .layers import ActivationRounding
+from .learned import LearnedRounding
+from .prepare import prepare, rounded_layers, rounding_before, roundings
 from .ranges import ESTIMATORS, Estimator, keep_values, set_ranges_
 from .scheme import Scheme
+from .switching import set_rounding_
 
 CHECK_SHARE = 0.25  # of the samples: they judge, and no range is observed on them
 ENOUGH_BETTER = 0.98  # a change is kept where the error falls to this or below: less is chance
@@ -54,8 +57,10 @@ class Calibrated:
 def calibrate(module: nn.Module, scheme: Scheme, batches: Sequence[Tensor], *, are_classes: bool) -> Calibrated:
     """Round a copy of a float network by the best of several ranges; even out channels and biases where that helps.
 
-    batches: calibration samples. are_classes: the answers are scores of classes, (n, classes).
+    batches: calibration samples. are_classes: the answers are scores of classes, (n, classes). Scales that are to be
+    learned are observed as all others are: training makes parameters of them.
     """
+    scheme = replace(scheme, learned=False)
     seen, held = _divide(batches)
     wanted = answers(module, held)
 
@@ -135,16 +140,33 @@ def with_floats(
     module: a float network, with the weights that `known` rounds.
     """
     prepared = prepare(module, scheme).eval()
-    states = {name: part.state_dict() for name, part in known.named_modules() if part in set(roundings(known))}
-    new = set(roundings(prepared))
-    for name, part in prepared.named_modules():
-        if part in new and name in states:
-            part.load_state_dict(states[name])
-            new.discard(part)
+    new = _copy_ranges_(known, prepared)
     if new:  # places that were inside a fused layer before
         values = keep_values(prepared, batches)
         set_ranges_({part: seen for part, seen in values.items() if part in new}, estimator)
     return prepared
+
+
+def _copy_ranges_(known: nn.Module, prepared: nn.Module) -> set[ActivationRounding]:
+    """Take over the ranges of roundings by their names; returns those that found none."""
+    ranges = {name: part for name, part in known.named_modules() if isinstance(part, ActivationRounding)}
+    new = set(roundings(prepared))
+    for name, part in prepared.named_modules():
+        if isinstance(part, ActivationRounding) and name in ranges:
+            low, high = _range_of(ranges[name])
+            part.low.copy_(low)
+            part.high.copy_(high)
+            new.discard(part)
+    return new
+
+
+def _range_of(rounding: ActivationRounding) -> tuple[Tensor, Tensor]:
+    """What was observed, or what a scale that was learned covers."""
+    if not isinstance(rounding, LearnedRounding):
+        return rounding.low, rounding.high
+    scale, zero_point = rounding.scale_and_zero_point()
+    least = -127 if rounding.grid == "signed" else 0  # one step less on that side: the grid is symmetric
+    return (least - zero_point) * scale, (rounding.limits[1] - zero_point) * scale
 
 
 def only_(prepared: nn.Module, name: str | None) -> None:

@@ -71,14 +71,6 @@ def rounded_layers(module: nn.Module) -> dict[str, RoundedLayer]:
     return {by_themselves.get(name, name): part for name, part in found.items()}
 
 
-def set_rounding_(module: nn.Module, rounding: bool) -> None:
-    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
-    for part in roundings(module):
-        part.rounding = rounding
-    for layer in rounded_layers(module).values():
-        layer.rounding = rounding
-
-
 def rounding_before(module: nn.Module) -> dict[str, ActivationRounding]:
     """The rounding of what each rounded layer is given, by the layer's name."""
     if not isinstance(module, fx.GraphModule):
@@ -155,8 +147,9 @@ def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
             norm_node.replace_all_uses_with(node)
             graph_module.graph.erase_node(norm_node)
             graph_module.delete_submodule(str(norm_node.target))
-        norm_name = None if norm_node is None else str(norm_node.target)
-        graph_module.set_submodule(name, layer_for(parts[name], norm, scheme, norm_name=norm_name))
+        layer = layer_for(parts[name], norm, scheme)
+        layer.norm_name = None if norm_node is None else str(norm_node.target)
+        graph_module.set_submodule(name, layer)
     graph_module.recompile()
 
 

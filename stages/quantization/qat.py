@@ -60,9 +60,8 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
         scheme = replace(scheme, learned=settings.ranges == "learned")
         standing = asked.judge(module, context) if asked else None
     if settings.fallback and asked and standing and not standing.meets:
-        # where it was not trained, the calibrated network differs from the plain one by its corrected biases alone;
-        # scales that were learned together say nothing of a network with fewer roundings
-        candidates = [calibrated.plain] if spared or scheme.learned else [module, calibrated.plain]
+        # where it was not trained, the calibrated network differs from the plain one by its corrected biases alone
+        candidates = [calibrated.plain] if spared else [module, calibrated.plain]
         mixed, wider, metrics["fallback"] = give_back(
             candidates, calibrated, batches, asked=asked, artifact=artifact, context=context
         )

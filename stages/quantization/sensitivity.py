@@ -19,8 +19,9 @@ from ...targets.profiles import Profile
 from .damage import answers, damage
 from .frozen import freeze
 from .posttraining import BATCH, only_
-from .prepare import rounded_layers, set_rounding_
+from .prepare import rounded_layers
 from .scheme import Scheme
+from .switching import set_rounding_
 
 SAMPLES = 128  # that each layer alone is judged on: there are as many passes as layers
 COUNTED_SECONDS = 0.3  # of the runtime's counters, for each of the two files

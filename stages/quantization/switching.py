@@ -47,3 +47,11 @@ def set_observing_(module: nn.Module, observing: bool) -> None:
     """Let the ranges follow what they see, or hold them."""
     for rounding in roundings(module):
         rounding.observing = observing
+
+
+def set_rounding_(module: nn.Module, rounding: bool) -> None:
+    """Switch all rounding on or off; off, the network is its float twin with batch norm folded."""
+    for part in roundings(module):
+        part.rounding = rounding
+    for layer in rounded_layers(module).values():
+        layer.rounding = rounding

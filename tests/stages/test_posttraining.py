@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from nets import net
@@ -11,10 +14,12 @@ from edgepress.stages.quantization.bias import correct_bias_
 from edgepress.stages.quantization.damage import answers, damage
 from edgepress.stages.quantization.equalise import equalise_
 from edgepress.stages.quantization.layers import ActivationRounding
+from edgepress.stages.quantization.learned import learn_
 from edgepress.stages.quantization.posttraining import calibrate, only_, with_floats
-from edgepress.stages.quantization.prepare import float_again, prepare, rounded_layers, roundings, set_rounding_
+from edgepress.stages.quantization.prepare import float_again, prepare, rounded_layers, roundings
 from edgepress.stages.quantization.ranges import ESTIMATORS, Estimator, calibrate_, keep_values, set_ranges_
 from edgepress.stages.quantization.scheme import Scheme
+from edgepress.stages.quantization.switching import set_rounding_
 
 IMAGES = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 SCHEME = Scheme(flavour="openvino")
@@ -182,3 +187,24 @@ def test_no_damage_is_none_and_the_divergence_of_classes_is_never_negative() -> 
     assert damage(wanted, wanted, are_classes=True).loss == pytest.approx(0.0, abs=1e-7)
     assert damage(wanted + 0.1 * torch.randn(16, 4), wanted, are_classes=True).loss > 0
     assert damage(torch.full_like(wanted, float("nan")), wanted, are_classes=True).loss == float("inf")
+
+
+@pytest.mark.parametrize("flavour", ["trt", "openvino", "ort-u8"])
+def test_scales_that_learn_begin_at_what_was_calibrated_and_fall_back_to_what_they_learned(flavour: str) -> None:
+    found = calibrate(net(), Scheme(flavour=flavour), [IMAGES], are_classes=True)  # type: ignore[arg-type]
+    module = copy.deepcopy(found.module)
+    learn_(module, [IMAGES])
+    wanted = answers(found.module, [IMAGES])
+    assert float((answers(module, [IMAGES]) - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+    with torch.no_grad():
+        for part in roundings(module):
+            part.scale.factor.mul_(1.5)  # type: ignore[union-attr]
+    wider = replace(found.scheme, exclude=("block.conv2",))
+    mixed = with_floats(float_again(module, net()), wider, module, [IMAGES], estimator="min-max")
+    learned = {name: part for name, part in module.named_modules() if isinstance(part, ActivationRounding)}
+    for name, part in mixed.named_modules():
+        if isinstance(part, ActivationRounding) and name in learned:
+            scale, zero_point = part.scale_and_zero_point()
+            wanted_scale, wanted_zero = learned[name].scale_and_zero_point()
+            torch.testing.assert_close(scale, wanted_scale)
+            assert abs(int(zero_point) - int(wanted_zero)) <= 1

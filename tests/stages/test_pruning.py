@@ -148,3 +148,22 @@ def test_recovery_brings_the_accuracy_back(tmp_path: Path, importance: str) -> N
     assert metrics["validation_accuracy"] >= metrics["validation_before"] - 5
     assert metrics["validation_accuracy"] > metrics["validation_pruned"]
     assert len(after.records[-1].curves["kd"]) == 12
+
+
+class Wrapped(nn.Module):
+    """A width that is computed from the layer inside, as in timm's ConvNormAct."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 1)
+
+    @property
+    def out_channels(self) -> int:
+        return self.conv.out_channels
+
+
+def test_a_width_that_follows_from_the_layers_inside_is_not_stored_and_comes_back_with_them() -> None:
+    fresh = Wrapped(8)
+    resize_(fresh, structure(Wrapped(4)))
+    assert fresh.out_channels == 4
+    assert fresh.conv(torch.zeros(1, 3, 2, 2)).shape == (1, 4, 2, 2)

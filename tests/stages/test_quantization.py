@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import FrozenLayer, freeze
 from edgepress.stages.quantization.layers import ActivationRounding, RoundedLayer
-from edgepress.stages.quantization.prepare import prepare, rounded_layers, roundings, set_rounding_
+from edgepress.stages.quantization.prepare import prepare, rounded_layers, roundings
 from edgepress.stages.quantization.qat import quantize, scheme_for
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
-from edgepress.stages.quantization.switching import switch_
+from edgepress.stages.quantization.switching import set_rounding_, switch_
 from edgepress.stages.quantize import Quantize
 from edgepress.targets import profiles
 from edgepress.targets.errors import StageError
