@@ -12,6 +12,7 @@ from ..profiles import Profile
 from .boards import BoardFacts
 
 LEAST_DISK_MB = 64  # models, inputs and results of a small job; a job's own size is checked before it is sent
+UNITS = frozenset({"amx"})  # of CPUs that are told apart by them, without a number in their names
 WORDS_IN_COMMON = 0.6  # of what a profile calls its board, for it to be this board
 
 
@@ -97,10 +98,14 @@ def best(profiles: Sequence[Profile], facts: BoardFacts) -> list[Profile]:
 
 
 def _likeness(profile: Profile, facts: BoardFacts) -> float:
-    """The share of the words for the profile's board that the board uses of itself, 0 to 1; 0 with another number."""
-    asked, told = _words(profile.board), _words(f"{facts.model or ''} {facts.cpu or ''}")
-    numbers = {word for word in asked if any(letter.isdigit() for letter in word)}
-    return len(asked & told) / len(asked) if asked and numbers <= told else 0.0
+    """The share of the words for the profile's board that the board uses of itself, 0 to 1.
+
+    0 where a number, or a unit of its CPU, is another one.
+    """
+    asked = _words(profile.board)
+    told = _words(" ".join((facts.model or "", facts.cpu or "", *facts.instruction_sets)))
+    telling = {word for word in asked if word in UNITS or any(letter.isdigit() for letter in word)}
+    return len(asked & told) / len(asked) if asked and telling <= told else 0.0
 
 
 def _words(text: str) -> set[str]:

@@ -49,6 +49,21 @@ def test_a_board_that_no_profile_names_gets_those_of_its_runtimes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cpu", "flags", "first"),
+    [
+        ("Intel(R) Xeon(R) Processor", "avx2 avx512_vnni amx_int8 amx_tile", "intel-xeon-amx"),
+        ("Intel(R) Xeon(R) Processor", "avx2 avx512_vnni", "intel-xeon-vnni"),
+        ("Intel(R) Xeon(R) Processor", "avx2", "openvino-cpu"),
+        ("AMD Ryzen 7 7700 8-Core Processor", "avx2 avx512_vnni", "amd-zen4"),
+        ("Intel(R) N100", "avx2 avx_vnni", "intel-n100"),
+    ],
+)
+def test_cpus_of_one_name_are_told_apart_by_what_they_compute_with(cpu: str, flags: str, first: str) -> None:
+    found = names(facts(cpu=cpu, cpu_flags=flags, machine="x86_64", runtimes={"openvino": "2026.4"}))
+    assert found[0] == first
+
+
+@pytest.mark.parametrize(
     ("profile", "told", "words"),
     [
         (ORIN, JETSON_NANO, "reads up to opset 13"),
