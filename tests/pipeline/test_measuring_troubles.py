@@ -22,7 +22,7 @@ from edgepress.targets import measure as measuring
 pytestmark = pytest.mark.slow
 
 SETTINGS = {
-    "stages": ["prune", "export", "profile"], "prune.epochs": 1, "profile.all_cores": False, "profile.memory": False,
+    "stages": ["prune", "export", "profile"], "prune.ratio": 0.3, "prune.epochs": 1, "profile.all_cores": False, "profile.memory": False,
     "profile.layers": False, "profile.seconds": 0.5,
 }  # fmt: skip
 BUDGET = {"accuracy_drop": 100, "latency_ms": 1000}

@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = {
     "train": {"epochs": 10, "lr": 0.01, "batch_size": 32},
     "prune": "off",
-    "quantize": {"epochs": 1, "lr": 1e-3, "batch_size": 32},
+    "quantize": {"mode": "qat", "fallback": False, "epochs": 1, "lr": 1e-3, "batch_size": 32},
     "profile": {"seconds": 0.2, "memory": False, "all_cores": False},
 }
 READ_LAYERS = ("text", "segmentation")  # one network of each kind: of the others nothing new would be read
