@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import RecipeError, did_you_mean
 from .remote.address import Address
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C: `compress targets` reads every profile
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 # Maxwell, Pascal's first and Tegra's: no dot products of bytes (DP4A). github.com/NVIDIA/TensorRT/issues/3399
 NO_INT8 = frozenset({"5.0", "5.2", "5.3", "6.0", "6.2"})
@@ -171,7 +172,7 @@ def load(name: str) -> Profile:
 def parse(text: str, *, origin: str) -> Profile:
     """Read a profile's YAML; `origin` is how errors call it."""
     try:
-        values: Any = yaml.safe_load(text)
+        values: Any = yaml.load(text, Loader=LOADER)
         return Profile.model_validate(values)
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin} is not YAML: {error}") from None

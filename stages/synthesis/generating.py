@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
-from ..distill.nouns import Batch, Step
+from ..distill.nouns import Batch
 from ..distill.samples import PROBE
-from ..distill.watching import answer, still
+from ..distill.watching import still
 from .order import Drawn, Order, mixed
-from .priors import remember, wire_priors
+from .priors import TEACHER, cost_of, remember, wire_priors
 from .through import Through, held
 
-TEACHER = "teacher"
 CROP = (0.5, 1.0)  # of a side that a second view shows: a quarter to the whole of the image (CMI)
 
 
@@ -144,23 +143,9 @@ class ByGenerator:
     def _judged(self, images: Tensor, drawn: Drawn, *, turn: int, epoch: float) -> Tensor:
         """What these images cost, with the gradient of their pixels."""
         batch = self._shown(images, drawn, turn=self.made * self.order.steps + turn)
-        said = self._teacher.see(batch)
-        student, network = said, self._network
-        if self._student is not None:
-            student, network = answer(self._student, batch.x, self.objective.taps()), self._student
-        total: Tensor
-        total, _ = self.objective(
-            Step(
-                batch=batch,
-                student=student,
-                teachers={TEACHER: said},
-                progress=0.0,
-                epoch=epoch,
-                learner=network,
-                models={TEACHER: self._network},
-            )
+        return cost_of(
+            self.objective, batch, teacher=self._teacher, student=self._student, network=self._network, epoch=epoch
         )
-        return total
 
     def _shown(self, images: Tensor, drawn: Drawn, *, turn: int) -> Batch:
         view = None

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ...targets.errors import StageError
-from ..distill.nouns import Batch, Step
+from ..distill.nouns import Batch
 from ..distill.samples import CHANNELS_LAST, PROBE
-from ..distill.watching import answer
 from ..progress import Progress, Quiet
 from .order import Order, mixed
-from .priors import remember, wire_priors
+from .priors import TEACHER, cost_of, remember, wire_priors
 from .through import Through, held
 
-TEACHER = "teacher"
 BETAS = (0.5, 0.999)  # of Adam, as in DeepInversion
 BETWEEN_WORDS = 10  # steps
 
@@ -67,23 +65,9 @@ class ByPixels:
     def cost(self, x: Tensor, *, epoch: float = 0.0) -> Tensor:
         """The priors' weighted sum for these images, which are normalised, with the gradient of their pixels."""
         batch = Batch(x=x, y=self._wanted(len(x)))
-        said = self._through.see(batch)
-        student, learner = said, self._teacher
-        if self._student is not None:
-            student, learner = answer(self._student, x, self.objective.taps()), self._student
-        total: Tensor
-        total, _ = self.objective(
-            Step(
-                batch=batch,
-                student=student,
-                teachers={TEACHER: said},
-                progress=0.0,
-                epoch=epoch,
-                learner=learner,
-                models={TEACHER: self._teacher},
-            )
+        return cost_of(
+            self.objective, batch, teacher=self._through, student=self._student, network=self._teacher, epoch=epoch
         )
-        return total
 
     def state_dict(self) -> dict[str, Any]:
         return {"made": self.made, "objective": self.objective.state_dict()}

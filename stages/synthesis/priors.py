@@ -10,7 +10,7 @@ from ...targets.errors import RecipeError, StageError, did_you_mean
 from ..distill.losses import construct, options_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..distill.nouns import Batch, Objective, Teacher
     from ..distill.settings import Loss
@@ -27,6 +27,7 @@ PRIORS: dict[str, str] = {
     "contrast": "contrast:Contrast",
 }  # file:class, files being modules of this folder
 NORMS = "@norms"
+TEACHER = "teacher"  # what the one that images are made from is called among teachers
 
 
 def prior_class(name: str) -> type[Prior]:
@@ -74,6 +75,33 @@ def wire_priors(
                 "they need none"
             )
     return wire(priors, learner=learner, teachers=teachers, probe=probe, seed=seed, made_by=make_prior)
+
+
+def cost_of(
+    objective: Objective, batch: Batch, *, teacher: Teacher, student: nn.Module | None, network: nn.Module, epoch: float
+) -> Tensor:
+    """The priors' weighted sum for a batch, with the gradient of its pixels.
+
+    teacher: called as in `wire_priors`, and lets gradients through. student: against whom; None: from the teacher
+    alone. network: the teacher's own. epoch: of the student's training, for ramps.
+    """
+    from ..distill.nouns import Step
+    from ..distill.watching import answer
+
+    said = teacher.see(batch)
+    total: Tensor
+    total, _ = objective(
+        Step(
+            batch=batch,
+            student=said if student is None else answer(student, batch.x, objective.taps()),
+            teachers={TEACHER: said},
+            progress=0.0,
+            epoch=epoch,
+            learner=network if student is None else student,
+            models={TEACHER: network},
+        )
+    )
+    return total
 
 
 def remember(objective: Objective) -> None:

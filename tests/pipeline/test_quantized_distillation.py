@@ -26,7 +26,7 @@ QUICK = {
 
 @pytest.mark.parametrize("shown", re.findall(r"`quantize: (\{.*?\})`", PAGE.read_text(encoding="utf-8")))
 def test_every_setting_that_the_page_shows_holds(shown: str) -> None:
-    Quantize(**yaml.safe_load(shown))
+    assert Quantize(**yaml.safe_load(shown)).problem() is None
 
 
 def test_the_page_shows_settings() -> None:
