@@ -18,13 +18,13 @@ FIRST_STD = 0.02  # of a first layer that starts again, as in the reference code
 
 
 class Generator(nn.Module):
-    """Linear, batch norm, then (twice the size, convolution, batch norm, leaky ReLU) twice or more, and a sigmoid.
+    """Linear, batch norm, then (twice the size, convolution, batch norm, leaky ReLU) twice or more, and an ending.
 
     The network of DAFL (Chen et al., 2019, arXiv:1904.01186), DFAD (Fang et al., 2019, arXiv:1912.11006) and ZSKT
     (Micaelli & Storkey, 2019, arXiv:1905.09768): from 2 w channels at a quarter of the size to w at the whole of it.
-    With a sigmoid at its end, as in CMI (Fang et al., 2021, arXiv:2105.08584), and not a batch norm, so that an image
-    does not depend on those beside it and can be kept as pixels. Images of 64 pixels and more are doubled more often,
-    from 8 to 16 pixels on; what sticks out is cut off evenly.
+    The ending gives pixels from 0 to 1, so that images can be kept: a sigmoid, as in CMI (Fang et al., 2021,
+    arXiv:2105.08584), or a `Spread`. Images of 64 pixels and more are doubled more often, from 8 to 16 pixels on; what
+    sticks out is cut off evenly.
 
     classes: it is told which class to draw. Each has a fixed random direction, standardised over the classes, and a
     linear layer turns it into the latent numbers. Where `renew` gives that layer new random weights for every batch and
@@ -43,9 +43,11 @@ class Generator(nn.Module):
         width: int = NARROW,
         classes: int | None = None,
         noisy_layers: int = 1,
+        ending: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
-        """noisy_layers: that take turns among a batch's images of one class, so that these differ without z."""
+        """noisy_layers: that take turns among a batch's images of one class, so that these differ without z. ending:
+        makes pixels of the last convolution's answers; None: a sigmoid."""
         super().__init__()
         assert min(shape[1:]) >= 8, "an image has at least 8 pixels on each side"
         assert classes is None or classes > 1, "a class is told from others"
@@ -54,7 +56,7 @@ class Generator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = nn.Linear(latent, 2 * width * math.prod(self.start))
-            self.body = _body(shape, width)
+            self.body = _body(shape, width, ending or nn.Sigmoid())
             if classes is not None:
                 directions = F.normalize(torch.randn(classes, latent), dim=1)
                 spread = directions.std(dim=0, correction=0).clamp_min(1e-6)
@@ -133,7 +135,7 @@ def _channels(shape: Shape, width: int) -> list[tuple[int, int]]:
     return [(2 * width, 2 * width)] * (_doublings(shape) - 1) + [(2 * width, width)]
 
 
-def _body(shape: Shape, width: int) -> nn.Sequential:
+def _body(shape: Shape, width: int, ending: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = [nn.BatchNorm2d(2 * width)]
     for inputs, outputs in _channels(shape, width):
         layers += [
@@ -142,4 +144,4 @@ def _body(shape: Shape, width: int) -> nn.Sequential:
             nn.BatchNorm2d(outputs),
             nn.LeakyReLU(SLOPE),
         ]
-    return nn.Sequential(*layers, nn.Conv2d(width, shape[0], 3, padding=1), nn.Sigmoid())
+    return nn.Sequential(*layers, nn.Conv2d(width, shape[0], 3, padding=1), ending)

@@ -26,8 +26,9 @@ class Method:
     meta: each batch is made by a copy, and the generator learns to be a good start (first-order MAML). refresh: its
     first layer begins anew once, after so many batches. is_conditional: the generator is told the class. renews: the
     layer that tells it is random, anew for each batch, and its only noise. wants: images of a class that was drawn
-    before. jitter: pixels by which optimised images are moved in each step. warm_up: batches that are thrown away
-    before the first is kept. images: of the pool that is made before the first stage.
+    before. spreads: its images have the mean and the spread of the data. jitter: pixels by which optimised images are
+    moved in each step. warm_up: batches that are thrown away before the first is kept. images: of the pool that is made
+    before the first stage.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Method:
     is_conditional: bool = False
     renews: bool = False
     wants: bool = False
+    spreads: bool = False
     jitter: int = 0
     needs_norms: bool = False
     warm_up: int = 0
@@ -80,20 +82,20 @@ METHODS: dict[str, Method] = {
         Method(
             name="dafl", paper="Chen et al., 2019 (arXiv:1904.01186)",
             says="images of which the teacher is sure, of all classes alike",
-            play="turns", priors={"onehot": _loss(1), "balance": _loss(5), "activation": _loss(0.1)},
+            spreads=True, play="turns", priors={"onehot": _loss(1), "balance": _loss(5), "activation": _loss(0.1)},
             steps=1, reuse=True, batch=256, lr=1e-2, warm_up=300,
         ),
         Method(
             name="dfad", paper="Fang et al., 2019 (arXiv:1912.11006)",
             says="images on which student and teacher disagree; asks nothing of the teacher's layers",
-            play="turns", against={DISAGREE: _loss(-1, kind="l1")}, alone="dafl", learns=5, batch=256,
+            spreads=True, play="turns", against={DISAGREE: _loss(-1, kind="l1")}, alone="dafl", learns=5, batch=256,
             reuse=True,  # theirs are others for each step, which takes longer and was not better where it was tried
             imitate={"logits": _loss(1, distance="l1")},  # kd lets the logits that it drives apart run away
         ),
         Method(
             name="zskt", paper="Micaelli and Storkey, 2019 (arXiv:1905.09768)",
             says="the same by divergence, and the student learns ten times from each batch",
-            play="turns", against={DISAGREE: _loss(-1, kind="kl")}, alone="dafl", learns=10, reuse=True,
+            spreads=True, play="turns", against={DISAGREE: _loss(-1, kind="kl")}, alone="dafl", learns=10, reuse=True,
         ),
         Method(
             name="deepinversion", paper="Yin et al., 2020 (arXiv:1912.08795)",
@@ -129,8 +131,8 @@ METHODS: dict[str, Method] = {
         Method(
             name="gdfq", paper="Xu et al., 2020 (arXiv:2003.03603)",
             says="a generator that is told the class, without a student: images for training in INT8",
-            play="turns", priors={"onehot": _loss(1), "bnstats": _loss(0.1, kind="mse")}, is_conditional=True,
-            wants=True, needs_norms=True, warm_up=800,
+            play="turns", priors={"onehot": _loss(1), "bnstats": _loss(0.1, kind="mse")}, spreads=True,
+            is_conditional=True, wants=True, needs_norms=True, warm_up=800,
         ),
         Method(
             name="zeroq", paper="Cai et al., 2020 (arXiv:2001.00281)",

@@ -16,6 +16,7 @@ from ..distill.settings import Loss
 from .generators import Generator, width_for
 from .methods import Method
 from .settings import Synthesis
+from .spread import Spread
 
 Shape = tuple[int, int, int]
 
@@ -85,6 +86,7 @@ class Order:
             width=self.settings.width or width_for(macs, self.shape),
             classes=self.classes if self.method.is_conditional else None,
             noisy_layers=math.ceil(self.batch / self.classes) if self.method.renews else 1,
+            ending=Spread(self.preprocessing.mean, self.preprocessing.std) if self.method.spreads else None,
             seed=mixed(self.seed, number),
         )
         return made.to(device=self.device, memory_format=CHANNELS_LAST)  # type: ignore[call-overload,no-any-return]

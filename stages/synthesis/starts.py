@@ -24,7 +24,7 @@ from .synthetic import Restart
 CHOSEN = "chosen.json"
 TRIAL = 4  # batches that a start is judged by
 MORE = 3  # starts beyond those that were asked for, where each has collapsed
-SCHEMA = 1  # goes up when the same order makes other images
+SCHEMA = 2  # goes up when the same order makes other images
 
 
 def best_start(
