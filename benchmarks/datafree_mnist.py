@@ -33,7 +33,7 @@ from edgepress.stages.synthesis.settings import Synthesis
 MEAN, STD = (0.1307,), (0.3081,)
 TEACHER = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
 REAL = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
-EPOCHS, ROUNDS = 10, 60
+EPOCHS, ROUNDS = 18, 100
 IMITATE: Mapping[str, Loss] = {"logits": Loss(weight=1.0, options={"distance": "l1"})}
 PAPERS = {
     "dafl": "98.20 (98.1 by others)", "dfad": "98.3 ± 0.2", "noise": "88.01, 74.7", "labels": "98.65",

@@ -13,7 +13,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 SLOPE = 0.2  # of the leaky rectifiers, as in all the papers
 SMALL = 64  # pixels; below it twice two are enough, as in the papers, whose images have 32
 START = 8  # pixels at which larger images begin, at least
-NARROW, WIDE, MULTIPLE = 16, 64, 8  # channels of a generator; the papers' is 64 whatever the networks cost
+NARROW, WIDE, MULTIPLE = 8, 64, 8  # channels of a generator; the papers' is 64 whatever the networks cost
 FIRST_STD = 0.02  # of a first layer that starts again, as in the reference code of FastDFKD
 
 
@@ -116,7 +116,7 @@ def macs(shape: Shape, *, width: int, latent: int = 100) -> int:
 
 
 def width_for(budget_macs: int, shape: Shape) -> int:
-    """The widest generator whose image costs at most so many multiply-accumulates, from 16 to 64 channels.
+    """The widest generator whose image costs at most so many multiply-accumulates, from 8 to 64 channels.
 
     budget_macs: of the teacher and the student for one image, so that making images takes about as long as looking at
     them.

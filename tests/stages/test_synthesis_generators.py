@@ -61,8 +61,8 @@ def test_a_narrow_generator_of_the_papers_shape_costs_what_the_specification_say
 
 def test_the_width_follows_what_the_networks_cost() -> None:
     shape = (3, 32, 32)
-    widths = [width_for(budget, shape) for budget in (0, 400_000, 41_000_000, 500_000_000)]
-    assert widths == [16, 16, 32, 64]
+    widths = [width_for(budget, shape) for budget in (0, 8_000_000, 41_000_000, 500_000_000)]
+    assert widths == [8, 16, 32, 64]
     assert macs(shape, width=widths[2]) <= 41_000_000 < macs(shape, width=widths[2] + 8)
 
 
