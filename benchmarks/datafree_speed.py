@@ -3,10 +3,10 @@
 python benchmarks/datafree_speed.py [--pair lenet,resnet] [--rounds N] [--json FILE] [--quick]
 
 DFAD (Fang et al., 2019, arXiv:1912.11006) on networks that were not trained, since speed does not depend on that. A
-round is one step of the generator, through teacher and student, and five of the student on the same images. The plain
+round is one step of the generator, through teacher and student, and ten of the student on the same images. The plain
 loop and ours do the same arithmetic; ours also looks for losses that are not finite, notes each of them, draws
 repeatable random numbers, and writes a checkpoint. Everything takes turns. Images per second: that the student learns
-from, five times a round. The split measures each network's passes of a round by themselves, so its parts need not add
+from, ten times a round. The split measures each network's passes of a round by themselves, so its parts need not add
 up to the whole.
 """
 

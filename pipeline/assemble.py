@@ -37,6 +37,7 @@ from .report.schema import (
     Run,
     StageFacts,
     Sustained,
+    SynthesisControl,
     Throughput,
     Variant,
 )
@@ -65,8 +66,12 @@ def assemble(
     seconds: float,
     reused: Sequence[str],
     ship: str | None = None,
+    controls: Sequence[SynthesisControl] = (),
 ) -> Report:
-    """The report of a finished run. ship: a variant that is chosen whatever the guard says."""
+    """The report of a finished run.
+
+    ship: a variant that is chosen whatever the guard says. controls: students of other images than were made.
+    """
     figures = _figures_of(artifact)
     agreement = agreement_of(data)
     variants = [judged_by(agreement, variant) for variant in _variants(artifact, figures)]
@@ -108,7 +113,7 @@ def assemble(
         not_measured={**figures.get("not_measured", {}), **no_estimate},
         incomplete=figures.get("incomplete"),
         boards=boards,
-        synthesis=synthesis_of(data),
+        synthesis=synthesis_of(data, controls),
         **concluded,
     )
 

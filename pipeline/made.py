@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +12,15 @@ from ..stages.synthesis.pool import Pool
 from ..stages.synthesis.sheet import contact_sheet
 from ..stages.synthesis.synthetic import Synthetic
 from ..targets.errors import RecipeError
-from .report.schema import AGREEMENT, StageFacts, SynthesisFacts, SynthesisRestart, SynthesisStrip, Variant
+from .report.schema import (
+    AGREEMENT,
+    StageFacts,
+    SynthesisControl,
+    SynthesisFacts,
+    SynthesisRestart,
+    SynthesisStrip,
+    Variant,
+)
 
 SHOWN = 2048  # images that a contact sheet is chosen from where there is no pool
 
@@ -38,8 +47,8 @@ def renamed(stage: StageFacts, data: Data) -> StageFacts:
     return stage.model_copy(update={"metrics": metrics, "curves": curves})
 
 
-def synthesis_of(data: Data) -> SynthesisFacts | None:
-    """Everything about the images; None of a run with data."""
+def synthesis_of(data: Data, controls: Sequence[SynthesisControl] = ()) -> SynthesisFacts | None:
+    """Everything about the images; None of a run with data. controls: what they are compared with."""
     made = data.synthetic
     if made is None:
         return None
@@ -62,6 +71,7 @@ def synthesis_of(data: Data) -> SynthesisFacts | None:
         restarts=[SynthesisRestart(**vars(one)) for one in made.restarts],
         evaluated_on=made.evaluated_on,
         pool=pool.fingerprint if pool else None,
+        controls=list(controls),
         sheet=_sheet(pool, data, classes=len(score.class_counts)),
     )
 

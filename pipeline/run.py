@@ -28,6 +28,7 @@ from ..targets.runtimes import target
 from . import sums
 from .assemble import assemble
 from .boards import meet_all
+from .controls import carry_out
 from .plan import Plan, PlannedStage
 from .report import render
 from .report.schema import Report
@@ -101,6 +102,7 @@ def run(
     artifact = start.original
     for entry in plan.stages:
         artifact = runner.carry_out(entry, artifact)
+    controls = carry_out(runner, artifact, out)
     if not crew.is_main:
         crew.wait()
         return render.read(out)
@@ -113,6 +115,7 @@ def run(
         seconds=time.perf_counter() - began,
         reused=runner.reused,
         ship=ship,
+        controls=controls,
     )
     _ship(artifact, report, store, out)
     render.write(report, out)

@@ -19,7 +19,7 @@ from ..stages.synthesis.known import look, preprocessing_of
 from ..stages.synthesis.methods import asked_of, choose
 from ..stages.synthesis.open import open_synthetic
 from ..stages.synthesis.settings import Synthesis
-from ..stages.synthesis.work import THROUGH, work_of
+from ..stages.synthesis.work import LEARNING, THROUGH, updates_of, work_of
 from ..targets.errors import RecipeError
 from .plan import Plan
 from .report.words import duration
@@ -92,6 +92,12 @@ def time_words(plan: Plan) -> str:
             student_macs=student_macs, batch_size=entry.settings["batch_size"],
         )  # fmt: skip
         total += (0 if number else work.pool) + entry.settings["epochs"] * work.epoch
+        if entry.name == "distill":
+            steps = entry.settings["epochs"] * updates_of(
+                method, made, images=made.images or method.first.images, batch_size=entry.settings["batch_size"]
+            )
+            seen = entry.settings["batch_size"] * (teacher_macs + LEARNING * student_macs)
+            total += len(settings.controls) * steps * seen
     seconds = total / _macs_per_second(known.network, example, teacher_macs)
     return f"images by {method.name} and what learns from them: roughly {duration(max(1.0, seconds))} here. {reason}"
 
@@ -116,6 +122,11 @@ def _refuse_hopeless(plan: Plan, *, has_model: bool) -> None:
         raise RecipeError(
             f"data.source {source}: all that is known of the task is in the trained model, and this one comes without "
             "weights: give model.weights, or --weights"
+        )
+    if plan.recipe.data.controls and not any(one.name == "distill" and one.skip is None for one in plan.stages):
+        raise RecipeError(
+            "data.controls teach the student of the distill stage on other images, and that stage does not run here: "
+            "name a student, or leave data.controls out"
         )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from .synthesis.settings import Synthesis, kind_of
 
 Positive = Annotated[int, Field(ge=1)]
+CONTROLS = ("noise", "images")  # kinds of images that made ones must beat
 
 
 class _Settings(BaseModel):
@@ -63,16 +64,29 @@ class DataSettings(_Settings):
     )
     eval: str | None = Field(None, description="real data that judge and teach nothing, where source is none")
     synthesis: Synthesis | None = Field(None, description="how images are made where there are no data")
+    controls: tuple[str, ...] = Field(
+        (),
+        description="noise, images:FOLDER: the student learns from these as well, to be reported beside the made ones",
+    )
 
     @field_validator("source")
     @classmethod
     def _named(cls, source: str) -> str:
         return "generated" if source == "none" else source
 
+    @field_validator("controls")
+    @classmethod
+    def _are_controls(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
+        for source in controls:
+            kind = kind_of(source)
+            if kind is None or kind[0] not in CONTROLS:
+                raise ValueError(f"{source!r} is no control: take noise, images:FOLDER, or both")
+        return controls
+
     @model_validator(mode="after")
     def _means_something(self) -> "DataSettings":
         """Keys for want of data, beside data, would do nothing."""
-        idle = [name for name in ("shape", "eval", "synthesis") if getattr(self, name) is not None]
+        idle = [name for name in ("shape", "eval", "synthesis", "controls") if getattr(self, name) not in (None, ())]
         if idle and self.is_real:
             raise ValueError(f"{' and '.join(idle)} is for source none, and this source, {self.source}, has data")
         return self

@@ -333,6 +333,16 @@ class SynthesisStrip(_Part):
     png: str | None = Field(description="base64; None: the given model answers this class to no image")
 
 
+class SynthesisControl(_Part):
+    """The student of the distill stage, taught on one kind of images; in float32, in ONNX Runtime."""
+
+    source: str = Field(description="of the images: as data.source has it")
+    value: float = Field(description="per cent of the test images that it answers rightly")
+    n: int
+    ci95: Interval = Field(description="Wilson's")
+    seconds: float = Field(description="of teaching it, and of making the images of a control")
+
+
 class SynthesisFacts(_Part):
     """The images that stood in for data of the task."""
 
@@ -352,6 +362,9 @@ class SynthesisFacts(_Part):
     restarts: list[SynthesisRestart] = Field(default_factory=list)
     evaluated_on: str | None = Field(description="source of the real data that only judge; None: there were none")
     pool: str | None = Field(None, description="equal for equal images")
+    controls: list[SynthesisControl] = Field(
+        default_factory=list, description="the student of the made images first, then one for each control"
+    )
     sheet: list[SynthesisStrip] = Field(default_factory=list, description="of many classes the fullest and emptiest")
 
 

@@ -55,8 +55,16 @@ def about(report: Report) -> list[str]:
         f"{made.images} {made.kind}, by {made.method}, in {words.duration(made.seconds)}: the given model is "
         f"{_percent(made.teacher_confidence)} sure of them, class balance {words.number(made.balance, 2)}, "
         f"data-free score {words.number(made.score, 2)}{_chosen(made)}.",
+        *([compared(report, made)] if made.controls else []),
         "The contact sheet is in report.html.",
     ]
+
+
+def compared(report: Report, made: SynthesisFacts) -> str:
+    """The students of the made images and of the controls, in a sentence."""
+    first, *others = [f"{words.number(one.value, 1)} % on {one.source}" for one in made.controls]
+    count, figure = made.controls[0].n, words.metric(report)
+    return f"The student's {figure}, n = {count}, by what taught it: {first}; as controls {', '.join(others)}."
 
 
 def class_rows(report: Report) -> list[tuple[str | None, tuple[str, str, str, str]]]:
@@ -114,6 +122,8 @@ def section_of(report: Report) -> Markup:
     parts = [facts(_facts(made)), _sheet(report, made)]
     if len(made.restarts) > 1:
         parts.append(_restarts(made))
+    if made.controls:
+        parts.append(_controls(report, made))
     note = (
         "The score is the geometric mean of what an answer of the given model tells about an image (1: every answer "
         "sure, all classes alike) and of how much images of a class differ. It needs no data, so that choosing by it "
@@ -163,6 +173,22 @@ def _restarts(made: SynthesisFacts) -> Markup:
     ]
     head = ("Seed", "Score", "Collapsed", "")
     return table("attempts", "Attempts, chosen by the data-free score", head, lines, words=len(head), marked=best)
+
+
+def _controls(report: Report, made: SynthesisFacts) -> Markup:
+    """What the made images are worth beside noise or other pictures."""
+    lines = [
+        (
+            one.source,
+            f"{words.number(one.value, 2)} %",
+            f"{words.number(one.ci95[0], 2)} to {words.number(one.ci95[1], 2)} %",
+            words.duration(one.seconds),
+        )
+        for one in made.controls
+    ]
+    head = ("Taught on", f"{words.metric(report, title=True)}, n = {made.controls[0].n}", "95 %", "Time")
+    title = "The same student, as many steps, on other images: in float32, in ONNX Runtime"
+    return table("controls", title, head, lines, words=1, marked=0)
 
 
 def _rank(one: SynthesisRestart) -> tuple[bool, float]:

@@ -49,6 +49,13 @@ def work_of(
     return Work(pool=pool, epoch=settings.rounds * (made + turn))
 
 
+def updates_of(method: Method, settings: Synthesis, *, images: int, batch_size: int) -> int:
+    """Steps that a student takes in an epoch. images: that there are to learn from before it begins."""
+    if not method.grows:
+        return -(-images // batch_size)
+    return settings.rounds * (method.learns if method.play == "turns" else 1)
+
+
 def _batch(
     method: Method, settings: Synthesis, *, shape: tuple[int, int, int], seen_macs: int, teacher_macs: int
 ) -> int:

@@ -23,7 +23,7 @@ from edgepress.pipeline.made import agreement_of, judged_by, renamed, synthesis_
 from edgepress.pipeline.report import render
 from edgepress.pipeline.report.html import contents, html
 from edgepress.pipeline.report.markdown import markdown
-from edgepress.pipeline.report.schema import AGREEMENT, Report, StageFacts
+from edgepress.pipeline.report.schema import AGREEMENT, Report, StageFacts, SynthesisControl
 from edgepress.pipeline.report.terminal import print_report
 from edgepress.stages.contract import Preprocessing
 from edgepress.stages.data import Data
@@ -115,6 +115,22 @@ def test_the_page_is_whole_and_harmless_with_its_contact_sheet() -> None:
     found = re.search(r'id="report">(.*?)</script>', text, re.DOTALL)
     assert found is not None
     assert Report.model_validate(json.loads(found[1])) == without_data()
+
+
+@RENDERINGS
+def test_what_controls_reach_stands_beside_the_made_images(rendering: Any) -> None:
+    report = without_data(evaluated_on=REAL)
+    assert report.synthesis is not None
+    sources = (("generated", 97.6), ("noise", 11.3), ("images:photos", 94.2))
+    assert "controls" not in rendering(report)
+    report.synthesis.controls = [
+        SynthesisControl(source=source, value=value, n=449, ci95=(value - 1, value + 1), seconds=60.0)
+        for source, value in sources
+    ]
+    text = rendering(report)
+    for source, value in sources:
+        assert source in text
+        assert f"{value:.1f}" in text
 
 
 def test_every_class_has_its_count_share_and_confidence() -> None:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from without_data import MEAN, SHAPE, STD, stripes, teacher
+from PIL import Image
+from without_data import MEAN, SHAPE, STD, net, stripes, teacher
 
 import edgepress
 from edgepress.pipeline import cli
@@ -70,6 +72,18 @@ def test_what_only_the_user_knows_is_asked_for(
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+def real(folder: Path) -> str:
+    """A source of 100 real images that are only there to judge."""
+    images, labels = stripes(100, seed=7)
+    torch.save({"images": images, "labels": labels}, folder / "real.pt")
+    (folder / "real.py").write_text(
+        "import torch\n\ndef load():\n"
+        f"    found = torch.load({str(folder / 'real.pt')!r}, weights_only=True)\n"
+        "    return {'test': (found['images'].numpy(), found['labels'].numpy()), 'classes': ['0', '1']}\n"
+    )
+    return f"{folder / 'real.py'}:load"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_judged", [True, False])
 def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_judged: bool) -> None:
@@ -78,14 +92,7 @@ def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_jud
         "profile.seconds": 0.2, "profile.all_cores": False, "profile.memory": False,
     }  # fmt: skip
     if is_judged:
-        images, labels = stripes(100, seed=7)
-        torch.save({"images": images, "labels": labels}, tmp_path / "real.pt")
-        (tmp_path / "real.py").write_text(
-            "import torch\n\ndef load():\n"
-            f"    found = torch.load({str(tmp_path / 'real.pt')!r}, weights_only=True)\n"
-            "    return {'test': (found['images'].numpy(), found['labels'].numpy()), 'classes': ['0', '1']}\n"
-        )
-        settings["data.eval"] = f"{tmp_path / 'real.py'}:load"
+        settings["data.eval"] = real(tmp_path)
     found = edgepress.compress(
         model=teacher(norms=True, width=24), data="none", target="openvino-cpu", budget={"accuracy_drop": 100.0},
         settings=settings, out=tmp_path / "out", quiet=True,
@@ -107,7 +114,63 @@ def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_jud
         assert accuracy["value"] == 100.0  # the given network agrees with itself
 
 
-@pytest.mark.parametrize("key", ["data.eval=imagefolder:real", "data.shape=[1,8,8]", "data.synthesis.images=64"])
+@pytest.mark.slow
+def test_controls_teach_the_same_student_on_noise_and_on_pictures_and_stand_beside_it(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).resize((16, 16)).save(pictures / f"{number}.png")
+    controls = ["noise", f"images:{pictures}"]
+
+    def run() -> dict[str, Any]:
+        found = edgepress.compress(
+            model=teacher(norms=False, width=24), student=net(seed=1, norms=False), data="none",
+            target="onnxruntime-cpu", out=tmp_path / "out", quiet=True,
+            settings={
+                **SAYS, "data.synthesis": FEW, "data.eval": real(tmp_path), "data.controls": controls,
+                "distill.epochs": 3, "prune": "off", "quantize": "off", "profile.seconds": 0.2,
+                "profile.all_cores": False, "profile.memory": False,
+            },
+        )  # fmt: skip
+        return dict(json.loads((found.folder / "report.json").read_text()))
+
+    report = run()
+    made = report["synthesis"]["controls"]
+    assert [one["source"] for one in made] == ["generated", *controls]
+    assert {one["n"] for one in made} == {100}
+    by_name = {variant["name"]: variant for variant in report["variants"]}
+    assert set(by_name) == {"baseline", "distilled"}  # a control is never exported, nor shipped
+    assert made[0]["value"] == by_name["distilled"]["accuracy"]["value"]
+    steps = {}
+    for folder in (tmp_path / "out" / "controls").glob("distill-*"):
+        facts = json.loads((folder / "artifact.json").read_text())
+        steps[folder] = facts["record"]["settings"]["epochs"]
+    assert len(steps) == 2
+    assert min(steps.values()) > 3  # epochs of a pool are shorter than the rounds of a generator
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "by what taught it" in text
+    again = run()["synthesis"]["controls"]
+    assert [one["value"] for one in again] == [one["value"] for one in made]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--set", "data.controls=[noise]"], "data.controls teach the student of the distill stage"),
+        (["--set", "data.controls=[generated]"], "'generated' is no control: take noise, images:FOLDER"),
+    ],
+)
+def test_controls_that_nobody_could_carry_out_are_refused_before_anything_is_made(
+    words: list[str], capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert cli.main([*words, *more, "--dry-run"]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "key", ["data.eval=imagefolder:real", "data.shape=[1,8,8]", "data.synthesis.images=64", "data.controls=[noise]"]
+)
 def test_what_is_for_want_of_data_is_refused_beside_data(capsys: pytest.CaptureFixture[str], key: str) -> None:
     assert cli.main(["--set", key, "--dry-run"]) == 2
     assert "is for source none" in " ".join(capsys.readouterr().err.split())
