@@ -1,6 +1,6 @@
 """A student that never sees a digit: LeNet-5 teaches its half on MNIST, from images that are made.
 
-python benchmarks/datafree_mnist.py --data mnist:FOLDER [--only NAME,...] [--precision bf16] [--json FILE]
+python benchmarks/datafree_mnist.py --data mnist:FOLDER [--only NAME,...] [--json FILE]
 
 As in DAFL (Chen et al., 2019, arXiv:1904.01186) and DFAD (Fang et al., 2019, arXiv:1912.11006). The teacher learns
 from the training images. Without data a student is given what the teacher makes of generated images, its epochs are
