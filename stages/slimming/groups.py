@@ -83,6 +83,27 @@ def find_groups(
 ) -> Groups:
     """The groups of a network in eval mode, each tried out. multiple: of channels that a group keeps. blocks: residual
     blocks that can be left out are groups too."""
+    untried, refused = untried_groups(module, example, multiple=multiple, exclude=exclude)
+    candidates = [group for group in untried if not group.counts]
+    if candidates and trial(module, candidates, example) is None:
+        untried = [group for group in untried if group.counts]
+    else:
+        candidates = []
+    for group in untried:
+        problem = trial(module, [group], example)
+        if problem:
+            refused[group.name] = problem
+        else:
+            candidates.append(group)
+    if blocks:
+        candidates = _with_blocks(module, candidates, example, exclude)
+    return Groups(found={group.name: group for group in candidates}, refused=refused)
+
+
+def untried_groups(
+    module: nn.Module, example: Tensor, *, multiple: int, exclude: Sequence[str] = ()
+) -> tuple[list[Group], dict[str, str]]:
+    """Channels, and heads of attentions, that go together as far as the graph tells; and why others must stay."""
     refused: dict[str, str] = {}
     candidates: list[Group] = []
     fixed = _fixed(module, example, exclude)
@@ -92,24 +113,7 @@ def find_groups(
             refused[group.name] = problem
         else:
             candidates.append(group)
-    if candidates and _trial(module, candidates, example) is not None:
-        sound = []
-        for group in candidates:
-            problem = _trial(module, [group], example)
-            if problem:
-                refused[group.name] = problem
-            else:
-                sound.append(group)
-        candidates = sound
-    for group in _attention_groups(module, exclude):
-        problem = _trial(module, [group], example)
-        if problem:
-            refused[group.name] = problem
-        else:
-            candidates.append(group)
-    if blocks:
-        candidates = _with_blocks(module, candidates, example, exclude)
-    return Groups(found={group.name: group for group in candidates}, refused=refused)
+    return [*candidates, *_attention_groups(module, exclude)], refused
 
 
 def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
@@ -272,13 +276,16 @@ def _problem_with(group: Group, module: nn.Module, fixed: Mapping[str, str], *, 
     return None
 
 
-def _trial(module: nn.Module, groups: Sequence[Group], example: Tensor) -> str | None:
-    """What goes wrong when some channels of these groups go."""
+def trial(
+    module: nn.Module, groups: Sequence[Group], example: Tensor, widths: Mapping[str, int] | None = None
+) -> str | None:
+    """What goes wrong when some channels of these groups go. widths: that are left; none: about half."""
     rng = torch.Generator().manual_seed(0)
     kept = {}
     for group in groups:
         order = torch.randperm(group.width, generator=rng).tolist()
-        kept[group.name] = sorted(order[: group.widths[len(group.widths) // 2]])
+        left = widths[group.name] if widths else group.widths[len(group.widths) // 2]
+        kept[group.name] = sorted(order[:left])
     probe = _noise_like(example)
     try:
         with torch.no_grad():
