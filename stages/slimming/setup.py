@@ -15,14 +15,14 @@ from ...targets.errors import StageError
 from ...targets.probing import LocalProber, Prober
 from ..artifact import Context
 from ..data import loader
-from ..prune import Prune
+from ..prune import ACCURACY, Prune
 from ..structure import Gone
 from . import tables
 from .allocate import Importance
 from .bench import Bench, Form, Seen
 from .costs import Corrected, Counted, Given, Layer, Widths, layers_of
 from .forms import FLOAT, bytes_of, forms
-from .goals import ACCURACY, MIB, RESOURCES, Resource
+from .goals import MIB, RESOURCES, Resource
 from .groups import Group, Groups, Kept, find_groups, slim
 from .importance import Loss, by_batch_norm, by_curvature, by_gradients, by_weights
 from .search import Journal, Outcome, search

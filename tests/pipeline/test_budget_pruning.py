@@ -39,7 +39,9 @@ def ratio_of(plan: Plan) -> float | None:
         ([("budget.speedup", "2")], {"speedup": 2}),
         ([("budget.latency_ms", "4"), ("budget.accuracy_drop", "1")], {"latency_ms": 4}),
         ([("budget.size_mb", "0.5"), ("budget.memory_mb", "40")], {"size_mb": 0.5, "memory_mb": 40}),
-        ([("budget.accuracy_drop", "0.5")], {"accuracy_drop": 0.5}),
+        ([("budget.accuracy_drop", "0.5")], {}),
+        ([("budget.accuracy_drop", "0.5"), ("prune.until", "accuracy_drop")], {"accuracy_drop": 0.5}),
+        ([("budget", "{speedup: 2, accuracy_drop: 1}"), ("prune.until", "accuracy_drop")], {"accuracy_drop": 1}),
         ([], {}),
         ([("budget.speedup", "2"), ("prune.ratio", "0.4")], {}),
         ([("budget.accuracy", "90")], {}),
@@ -54,9 +56,20 @@ def test_pruning_works_towards_limits_where_no_ratio_is_named(
     assert bool(plan.pruning()) == bool(goals)
 
 
-def test_the_profile_s_own_drop_of_accuracy_does_not_start_a_search() -> None:
-    assert profiles.load("onnxruntime-cpu").budget.accuracy_drop is not None
-    assert ratio_of(planned()) == 0.3
+def test_a_drop_of_accuracy_is_a_limit_and_no_search_unless_one_is_asked_for() -> None:
+    limit = profiles.load("onnxruntime-cpu").budget.accuracy_drop
+    assert limit is not None
+    assert ratio_of(planned()) == ratio_of(planned(("budget.accuracy_drop", "0.5"))) == 0.3
+    asked = planned(("prune.until", "accuracy_drop"))
+    assert asked.goals == {"accuracy_drop": limit}
+    assert "as far as accuracy_drop 1 allows on validation images" in str(asked.pruning())
+
+
+def test_going_as_far_as_a_limit_allows_needs_that_limit_and_nothing_else() -> None:
+    with pytest.raises(RecipeError, match="--budget accuracy_drop=0.5"):
+        planned(("prune.until", "accuracy_drop"), ("budget.speedup", "2"))
+    with pytest.raises(RecipeError, match="finds the ratio itself"):
+        planned(("prune.until", "accuracy_drop"), ("prune.ratio", "0.5"))
 
 
 def test_steps_without_a_limit_are_refused_with_the_way_out() -> None:
