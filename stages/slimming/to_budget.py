@@ -13,6 +13,7 @@ from ..artifact import Artifact, Context
 from ..crew import crew as meet
 from ..evaluation import quality
 from ..prune import ACCURACY, BISECTIONS, Prune
+from ..unpacking import unpacked
 from .allocate import Importance, Limit, allocate
 from .bench import Seen
 from .costs import Corrected
@@ -46,10 +47,11 @@ def shape(
     measures and tells the others what it found.
     """
     crew = meet()
-    module, example = artifact.module, artifact.contract.preprocessing.example(1)
+    example = artifact.contract.preprocessing.example(1)
+    module = unpacked(artifact.module, example)
     setup: Setup | None = None
     if crew.is_main:
-        setup = prepare(settings, module, example, context, goals)
+        setup = prepare(settings, module, example, context, goals, baseline=artifact.module)
     skip, facts = crew.told(None if setup is None else (_skip(setup), _facts(setup, None)))
     if skip:
         return Shaped(module=None, facts=facts, skip=skip)
