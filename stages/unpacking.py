@@ -85,6 +85,24 @@ def unpacked(module: nn.Module, example: Tensor) -> nn.Module:
     return found if alike else module
 
 
+def packed_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a network with unpacked attentions, named as in one with torch's own."""
+    state = module.state_dict()
+    for name, part in module.named_modules():
+        if not isinstance(part, Unpacked):
+            continue
+        makers = [f"{name}.{child}" for child in ("query", "key", "value")]
+        weights = [state.pop(f"{maker}.weight") for maker in makers]
+        biases = [state.pop(f"{maker}.bias") for maker in makers if f"{maker}.bias" in state]
+        if biases:
+            state[f"{name}.in_proj_bias"] = torch.cat(biases)
+        if len({weight.shape[1] for weight in weights}) == 1:
+            state[f"{name}.in_proj_weight"] = torch.cat(weights)
+        else:
+            state |= {f"{name}.{one}_proj_weight": weight for one, weight in zip("qkv", weights, strict=True)}
+    return state
+
+
 def _can_be(part: nn.Module) -> bool:
     plain = type(part) is nn.MultiheadAttention  # a subclass may compute something else
     return plain and part.bias_k is None and part.bias_v is None and not part.add_zero_attn

@@ -14,6 +14,7 @@ from ..artifact import Context
 from ..data import loader
 from ..evaluation import quality
 from ..prune import Prune
+from ..unpacking import packed_state, unpacked
 from .aligning import Picks, shallower
 from .groups import AGREES, CONVS, Edge, Group, Groups, find_groups, slim, trial, untried_groups
 from .importance import Loss
@@ -52,7 +53,7 @@ def inherit_(student: nn.Module, teacher: nn.Module, context: Context, loss: Los
         importance = ranked(how, found.teacher, found.groups, context, loss)
         kept = {name: importance.best(name, found.widths[name]) for name in fewer}
     small = slim(found.teacher, fewer.values(), kept)
-    student.load_state_dict(small.state_dict())
+    student.load_state_dict(packed_state(small))
     if not _answers_alike(student, small, images[:2]):
         context.note(
             "the student has the teacher's weights and computes something else with them: is its number of heads, its "
@@ -72,14 +73,15 @@ def fit(student: nn.Module, teacher: nn.Module, images: Tensor, *, measured: boo
     """
     try:
         base, blocks = shallower(student, teacher, images if measured else None)
+        mine, base = unpacked(student, images[:1]), unpacked(base, images[:1])
         every, refused = untried_groups(base, images[:1], multiple=1)
-        widths = {group.name: _width(group, student, base) for group in every}
+        widths = {group.name: _width(group, mine, base) for group in every}
         groups = [group for group in every if widths[group.name] < group.width]
         problem = trial(base, groups, images[:1], widths) if groups else None
         if problem:
             raise StageError(problem)
         kept = {group.name: range(widths[group.name]) for group in groups}
-        _compare(student, slim(base, groups, kept), base, images[:1])
+        _compare(mine, slim(base, groups, kept), base, images[:1])
     except StageError as error:
         raise StageError(f"the student cannot start from the teacher's weights: {error}. {WAY_OUT}") from None
     found = {group.name: group for group in groups}

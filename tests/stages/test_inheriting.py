@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from nets import Block, artifact, context
 from test_pruning import EXAMPLE, PaddedShortcut, answer
+from test_slimming_attention import Pictures
 from torch import Tensor, nn
 from transformers_nets import ViT
 
@@ -112,10 +113,19 @@ def test_heads_width_and_layers_of_a_transformer_are_inherited(tmp_path: Path) -
     facts = start(student, teacher, context(tmp_path))
     assert facts["channels"]["patch"] == [8, 16]
     assert facts["channels"]["blocks.0.attn.heads"] == [2, 4]
-    rows = {tuple(row) for row in teacher.blocks[0].attn.proj.weight.detach().round(decimals=5).tolist()}
-    assert rows
-    kept = student.blocks[0].attn.proj.weight
-    assert all(any(value in set(row) for row in rows) for value in kept.detach().round(decimals=5).flatten().tolist())
+    found, whole = (one.blocks[0].attn.proj.weight.detach() for one in (student, teacher))
+    assert set(found.flatten().tolist()) <= set(whole.flatten().tolist())
+
+
+def test_torch_s_own_attention_is_inherited_and_stays_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher, student = Pictures(32, heads=4).eval(), Pictures(16, heads=2).eval()
+    facts = start(student, teacher, context(tmp_path))
+    assert facts["channels"]["layer.self_attn.heads"] == [2, 4]
+    assert facts["channels"]["embed"] == [16, 32]
+    found, whole = (one.layer.self_attn.in_proj_weight.detach() for one in (student, teacher))
+    assert set(found.flatten().tolist()) <= set(whole.flatten().tolist())
+    assert found.shape == (48, 16)
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,10 @@ def test_the_work_of_torch_s_attention_is_counted() -> None:
 class Pictures(nn.Module):
     """Rows of a picture are its words."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, *, heads: int = 4) -> None:
         super().__init__()
         self.embed = nn.Linear(8, width)
-        self.layer = nn.TransformerEncoderLayer(width, 4, 64, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(width, heads, 64, batch_first=True)
         self.head = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
