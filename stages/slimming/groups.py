@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...targets.errors import UnfitError
 from ..pruning import attention_heads, excluded, output_layers
 from ..structure import Gone
 from .blocks import find_blocks
@@ -28,6 +29,9 @@ MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiple
 AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+# What torch-pruning (1.6) lets out at networks whose graph it does not understand.
+TORCH_PRUNING_FAILS = (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError, TypeError)
 
 Kept = Mapping[str, Sequence[int]]  # channels that stay, by group; a group that is not named keeps all
 
@@ -216,8 +220,14 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
     shapes = _shapes(work, example)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
-        graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
-        raw = list(graph.get_all_groups())
+        try:
+            graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
+            raw = list(graph.get_all_groups())
+        except TORCH_PRUNING_FAILS as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise UnfitError(
+                f"which channels go together cannot be found out ({type(error).__name__}: {said})"
+            ) from error
     found = []
     for items in raw:
         edges: dict[tuple[str, str], Edge] = {}

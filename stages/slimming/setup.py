@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ...targets.errors import StageError
+from ...targets.errors import StageError, UnfitError
 from ...targets.probing import LocalProber, Prober
 from ..artifact import Context
 from ..data import loader
@@ -110,7 +110,7 @@ def prepare(
     groups = groups_of(settings, module, example, context)
     if not groups.found:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(groups.refused.items())[:5]) or "it has no layers"
-        raise StageError(f"no channel can be removed from this network ({why}). Leave the stage out (--set prune=off).")
+        raise UnfitError(f"no channel can be removed from this network ({why}). Leave the stage out (--set prune=off).")
     made = _writable(forms(context, example), module, context)
     prober = prober_of(context)
     layers = layers_of(module, groups, example)

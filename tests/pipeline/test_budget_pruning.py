@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nets import net, stripes
 from noise import code_within_budget
 from report_sample import sample_report
+from torch import nn
 
 import edgepress
 from edgepress.pipeline import cli, recipe
@@ -147,10 +149,10 @@ def test_the_verdict_says_what_pruning_could_not_do() -> None:
     assert shaping.for_verdict(FOUND) is None
 
 
-def compressed(folder: Path, **budget: float) -> edgepress.Result:
+def compressed(folder: Path, module: nn.Module | None = None, **budget: float) -> edgepress.Result:
     images, labels = stripes(300, seed=6)
     return edgepress.compress(
-        model=copy.deepcopy(net(width=64)),
+        model=module or copy.deepcopy(net(width=64)),
         data={"train": (images[:200], labels[:200]), "test": (images[200:], labels[200:])},
         target="onnxruntime-cpu", budget={**budget, "accuracy_drop": 100}, out=folder, quiet=True,
         settings={
@@ -195,4 +197,14 @@ def test_a_budget_that_is_met_already_prunes_nothing(tmp_path: Path) -> None:
     assert result.exit_code == code_within_budget(result.report)
     skipped = {stage.name: stage.skipped for stage in result.report.stages}
     assert "meets the budget already" in str(skipped["prune"])
+    assert [variant.name for variant in result.report.variants] == ["baseline"]
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_pruned_goes_on_as_it_is_and_misses_the_budget(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    result = compressed(tmp_path / "out", nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), speedup=1000)
+    assert result.exit_code == 4
+    skipped = {stage.name: stage.skipped for stage in result.report.stages}
+    assert "no channel can be removed" in str(skipped["prune"])
     assert [variant.name for variant in result.report.variants] == ["baseline"]
