@@ -28,8 +28,8 @@ WIDTHS = (
 class Gone(nn.Identity):
     """Where a residual block was: what comes in goes out; masks and the like beside it are for nobody."""
 
-    def forward(self, x: Tensor, *_others: Any, **_named: Any) -> Tensor:
-        return x
+    def forward(self, input: Tensor, *_others: Any, **_named: Any) -> Tensor:  # named as torch names it
+        return input
 
 
 def structure(module: nn.Module) -> dict[str, dict[str, Any]]:
