@@ -258,7 +258,8 @@ def _search(words: list[str]) -> int:
 
 
 def _other_networks() -> tuple[str, ...]:
-    return tuple(f"{role}{part}" for role in ("teacher", "student") for part in ("", "_weights"))
+    parts = tuple(f"{role}{part}" for role in ("teacher", "student") for part in ("", "_weights"))
+    return (*parts, "student_initialise")
 
 
 def _profile(words: list[str]) -> int:
