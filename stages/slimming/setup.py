@@ -100,11 +100,11 @@ def prepare(
     context: Context,
     goals: Mapping[str, float],
     *,
-    baseline: nn.Module,
+    baseline: nn.Module | None = None,
 ) -> Setup:
     """What can be pruned, and what the unpruned network takes in the form that is shipped.
 
-    baseline: the network as it was given, which times are compared with.
+    baseline: the network as it was given, which times are compared with; none: this one.
     """
     context.progress.update(0.0, "looking for channels that can be removed")
     groups = groups_of(settings, module, example, context)
@@ -119,7 +119,7 @@ def prepare(
         whole = _counted_seen(module, form, 1.0)
         return Setup(module=module, example=example, groups=groups, layers=layers, form=form, whole=whole, bench=None,
                      context=context, goals=dict(goals))  # fmt: skip
-    bench = Bench(prober=prober, baseline=baseline, plain=made[FLOAT])
+    bench = Bench(prober=prober, baseline=baseline or module, plain=made[FLOAT])
     seen = bench.measure(
         {name: (module, form) for name, form in made.items()},
         seconds=FORM_SECONDS * len(made),
