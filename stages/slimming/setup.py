@@ -119,7 +119,7 @@ def prepare(
         whole = _counted_seen(module, form, 1.0)
         return Setup(module=module, example=example, groups=groups, layers=layers, form=form, whole=whole, bench=None,
                      context=context, goals=dict(goals))  # fmt: skip
-    bench = Bench(prober=prober, baseline=baseline or module, plain=made[FLOAT])
+    bench = Bench(prober=prober, baseline=module if baseline is None else baseline, plain=made[FLOAT])
     seen = bench.measure(
         {name: (module, form) for name, form in made.items()},
         seconds=FORM_SECONDS * len(made),
