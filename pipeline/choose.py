@@ -11,6 +11,7 @@ from .report.schema import Chosen, Limit, Variant, Verdict
 
 Ratios = Mapping[str, Mapping[str, Sequence[float]]]
 MIB = 2**20
+BASELINE = "baseline"  # what every report calls the model as it was given
 TIMED = ("latency_ms", "speedup")  # limits on what was timed
 RANK = {True: 0, None: 1, False: 2}  # of verdicts on one limit, the worst last
 CAUSES = 2  # of a slow variant in the sentence that refuses it; all of them stand in its warnings
@@ -187,6 +188,8 @@ def _figure(name: str, chosen: Variant) -> tuple[float | None, float | None, str
         return chosen.latency_ms.median, chosen.latency_ms.ci95[1], " ms"
     if name == "speedup" and chosen.speedup:
         return chosen.speedup.value, chosen.speedup.ci95[0], " times"
+    if name == "speedup" and chosen.name == BASELINE and chosen.latency_ms:
+        return 1.0, 1.0, " times"  # what stays as it was is as fast as it was
     if name == "accuracy" and chosen.accuracy:
         return chosen.accuracy.value, chosen.accuracy.value, " %"
     if name == "accuracy_drop" and chosen.accuracy:

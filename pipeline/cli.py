@@ -120,6 +120,11 @@ def job_parser() -> argparse.ArgumentParser:
     for role, meaning in (("teacher", "who is imitated"), ("student", "the network to ship")):
         parser.add_argument(f"--{role}", metavar="SOURCE", help=f"{meaning} (default: the model)")
         parser.add_argument(f"--{role}-weights", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--student-initialise",
+        metavar="WHO",
+        help="whose weights the student starts from, where it is slimmer or shallower: teacher",
+    )
     parser.add_argument("--budget", metavar="LIMIT=VALUE", action="append", default=[], help="for example speedup=3")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="any recipe key: prune.ratio=0.5"
@@ -253,7 +258,8 @@ def _search(words: list[str]) -> int:
 
 
 def _other_networks() -> tuple[str, ...]:
-    return tuple(f"{role}{part}" for role in ("teacher", "student") for part in ("", "_weights"))
+    parts = tuple(f"{role}{part}" for role in ("teacher", "student") for part in ("", "_weights"))
+    return (*parts, "student_initialise")
 
 
 def _profile(words: list[str]) -> int:

@@ -113,6 +113,7 @@ def option_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
         "teacher.weights": options.teacher_weights,
         "student": options.student,
         "student.weights": options.student_weights,
+        "student.initialise": options.student_initialise,
         "seed": options.seed,
     }
     pairs = [(key, value) for key, value in named.items() if value is not None]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..stages.artifact import Stage
-from ..stages.prune import MOST_TRIALS, TOWARDS, USUAL_RATIO, Prune
+from ..stages.prune import ACCURACY, BISECTIONS, MOST_TRIALS, TOWARDS, USUAL_RATIO, Prune
 from ..targets import profiles
 from ..targets.errors import RecipeError
 from ..targets.profiles import Budget, Profile
@@ -52,8 +51,8 @@ class Plan:
     @property
     def goals(self) -> dict[str, float]:
         """Limits that pruning works towards; none where it has a ratio."""
-        towards = any(isinstance(entry.stage, Prune) and entry.stage.ratio is None for entry in self.stages)
-        return goals_of(self.recipe, self.profile) if towards else {}
+        found = [entry.stage for entry in self.stages if isinstance(entry.stage, Prune)]
+        return goals_of(found[0], self.budget) if found and found[0].ratio is None else {}
 
     def later(self, name: str) -> dict[str, Stage]:
         """Stages that run after one, by name."""
@@ -66,6 +65,11 @@ class Plan:
         if not self.goals:
             return None
         limits = ", ".join(f"{name} {limit:g}" for name, limit in self.goals.items())
+        if ACCURACY in self.goals:
+            return (
+                f"prune as far as {limits} allows on validation images, after an epoch of recovery for each of "
+                f"{BISECTIONS} widths"
+            )
         form = "INT8 where that is faster, else float" if "quantize" in self.later("prune") else "float"
         if self.profile.device != "local":
             return (
@@ -111,7 +115,7 @@ def make(recipe: Recipe) -> Plan:
     for name in names:
         if name in recipe.off:
             continue
-        stage = _resolved(recipe.section(name), goals_of(recipe, profile))
+        stage = _resolved(recipe.section(name), recipe.budget or profile.budget)
         planned.append(PlannedStage(stage=stage, skip=stage.skip_reason(profile, alone=alone)))
     _check_order(planned)
     return Plan(
@@ -129,25 +133,33 @@ def _devices(recipe: Recipe, profile: Profile) -> tuple[Address, ...]:
     return found
 
 
-def goals_of(recipe: Recipe, profile: Profile) -> dict[str, float]:
-    """Limits of the budget that pruning works towards, where the recipe names no ratio."""
-    budget = (recipe.budget or profile.budget).limits()
-    goals = {name: budget[name] for name in TOWARDS if name in budget}
-    if not goals and recipe.budget is not None and "accuracy_drop" in budget:
-        return {"accuracy_drop": budget["accuracy_drop"]}  # asked for by the user, and not only by the profile
-    return goals
+def goals_of(prune: Prune, budget: Budget) -> dict[str, float]:
+    """Limits of the budget that pruning works towards, where it has no ratio.
 
-
-def _resolved(stage: Any, goals: Mapping[str, float]) -> Any:
-    """A stage whose open settings are decided: pruning has a ratio or a budget."""
-    if isinstance(stage, Prune) and stage.ratio is None:
-        if stage.steps > 1 and not goals.keys() & set(TOWARDS):
+    RecipeError: it is to go as far as a limit allows that is not there.
+    """
+    limits = budget.limits()
+    if prune.until == ACCURACY:
+        if ACCURACY not in limits:
             raise RecipeError(
-                "prune.steps: there is nothing to prune to step by step; set a limit of the budget, for example "
-                "--budget speedup=2"
+                "prune.until: accuracy_drop: the budget has no such limit; set one, for example "
+                "--budget accuracy_drop=0.5"
             )
-        return stage if goals else replace(stage, ratio=USUAL_RATIO)
-    return stage
+        return {ACCURACY: limits[ACCURACY]}
+    return {name: limits[name] for name in TOWARDS if name in limits}
+
+
+def _resolved(stage: Any, budget: Budget) -> Any:
+    """A stage whose open settings are decided: pruning has a ratio or a budget."""
+    if not isinstance(stage, Prune) or stage.ratio is not None:
+        return stage
+    goals = goals_of(stage, budget)
+    if stage.steps > 1 and not goals:
+        raise RecipeError(
+            "prune.steps: there is nothing to prune to step by step; set a limit of the budget, for example "
+            "--budget speedup=2"
+        )
+    return stage if goals else replace(stage, ratio=USUAL_RATIO)
 
 
 def _default_names(recipe: Recipe, profile: Profile) -> tuple[str, ...]:

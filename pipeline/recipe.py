@@ -17,7 +17,7 @@ from ..stages.export import Export
 from ..stages.profile import Measure
 from ..stages.prune import Prune
 from ..stages.quantize import Quantize
-from ..stages.settings import DataSettings, ModelSettings
+from ..stages.settings import DataSettings, ModelSettings, StudentSettings
 from ..stages.tasks import TaskName
 from ..stages.train import Train
 from ..targets.errors import RecipeError, did_you_mean
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
         description="the interpreter there that has the runtime",
     )
     model: ModelSettings = Field(description="the trained network: baseline, and teacher unless another is named")
-    student: ModelSettings | None = Field(None, description="the network to ship; none: the model itself, pruned")
+    student: StudentSettings | None = Field(None, description="the network to ship; none: the model itself, pruned")
     teacher: Teachers | None = Field(None, description="who is imitated, one or several; none: the model")
     data: DataSettings
     task: TaskName | None = Field(None, description="what the answers mean; none: as the data say, or classification")
@@ -239,7 +239,7 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
         name: [entry.name for entry in dataclass_fields(stage)] for name, stage in STAGES.items()
     }
     for name, model in (
-        ("model", ModelSettings), ("student", ModelSettings), ("data", DataSettings),
+        ("model", ModelSettings), ("student", StudentSettings), ("data", DataSettings),
         ("budget", Budget),
     ):  # fmt: skip
         sections[name] = list(model.model_fields)

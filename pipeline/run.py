@@ -202,6 +202,7 @@ class Runner:
             seed=recipe.seed,
             build=self.start.builders,
             teachers=self.start.teachers.get(entry.name, {}),
+            student_from=recipe.student.initialise if recipe.student else None,
             budget=self.start.plan.budget,
             boards=self.start.boards,
             cache=self.store.folder.parent / "cache" / "teachers",

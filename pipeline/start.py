@@ -19,6 +19,7 @@ from ..stages.progress import Progress
 from ..stages.settings import ModelSettings
 from ..stages.transfer import open_transfer
 from ..targets import cpu, machine
+from ..targets.errors import RecipeError, StageError
 from ..targets.remote.measuring import Board
 from .assemble import versions
 from .plan import Plan, PlannedStage
@@ -65,7 +66,7 @@ class Start:
             "data": self.data.fingerprint,
             "seed": recipe.seed,
             "versions": versions(),
-            "student": self.student if entry.name == "distill" else None,
+            "student": self._student() if entry.name == "distill" else None,
             "transfer": self.transfer if entry.name == "distill" else None,
             "teachers": fingerprints(self.teachers.get(entry.name, {})),
             "threads": torch.get_num_threads(),
@@ -91,6 +92,11 @@ class Start:
             described = machine.describe()
             parts["machine"] = [described.get(fact) for fact in ("cpu", "instruction_sets", "usable_cores")]
         return key_of(parts)
+
+    def _student(self) -> str | list[str | None] | None:
+        """What the student is before it is taught; the teachers, and the model, are in the key beside it."""
+        student = self.plan.recipe.student
+        return self.student if student is None or student.initialise is None else [self.student, student.initialise]
 
 
 def open_start(
@@ -124,17 +130,40 @@ def open_start(
     data, transfer = _with_transfer(plan, data, cache=cache, progress=progress)
     made = _builders(plan, data) | given
     room = Staffroom(recipe=plan.recipe, data=data, builders=made)
-    stages = [entry for entry in plan.stages if entry.skip is None]
+    teachers = {entry.name: room.of(entry.name, entry.stage) for entry in plan.stages if entry.skip is None}
+    _refuse_a_strange_student(plan, data, made, teachers)
     return Start(
         plan=plan,
         data=data,
         builders={role: make for role, make in made.items() if role != "teacher"},
-        teachers={entry.name: room.of(entry.name, entry.stage) for entry in stages},
+        teachers=teachers,
         original=_original(plan, data, made["model"]()),
         student=fingerprint(made["student"]()) if "student" in made else None,
         transfer=transfer,
         boards=boards,
     )
+
+
+def _refuse_a_strange_student(
+    plan: Plan, data: Data, made: Mapping[str, Build], teachers: Mapping[str, Taught]
+) -> None:
+    """Before any work: hours of training must not end with a student that its teacher's weights do not fit.
+
+    RecipeError: they do not.
+    """
+    student = plan.recipe.student
+    if student is None or student.initialise is None or "distill" not in teachers:
+        return
+    from ..stages.slimming.inherit import fit, forebear
+
+    model = made["model"]()
+    try:
+        teacher = forebear(
+            student.initialise, teachers["distill"] or {"model": model}, known={"model": model, "float": model}
+        )
+        fit(made["student"](), teacher, data.preprocessing.example(1), measured=False)
+    except StageError as error:
+        raise RecipeError(str(error)) from None
 
 
 def _with_transfer(plan: Plan, data: Data, *, cache: Path, progress: Progress) -> tuple[Data, str | None]:

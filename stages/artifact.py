@@ -108,6 +108,7 @@ class Context:
     seed: int
     build: Mapping[str, Callable[[], nn.Module]]  # "model", and "student" where it is another network
     teachers: Mapping[str, nn.Module | str] = field(default_factory=dict)  # named ones: networks, or words such as ema
+    student_from: str | None = None  # the teacher whose weights the student starts from; None: its own
     budget: Budget | None = None  # what the result may cost; None: nothing is said
     boards: tuple[Board, ...] = ()  # that are measured on, the first decides
     cache: Path | None = None  # a folder that may be deleted at any time

@@ -32,11 +32,13 @@ PARITY_IMAGES = 256
 OVERFLOW_IMAGES = 128  # whose largest activation must fit into float16
 INT8_TWIN = "-int8"  # behind the name of the float version that was only calibrated
 NAMES = {"distill": "distilled", "prune": "pruned", "quantize": "int8"}
+INT8 = "INT8 weights and activations"
+CALIBRATED = f"{INT8}, calibrated and not trained"
 DESCRIPTIONS = {
     "baseline": "the original model",
     "distilled": "the student, taught by the original",
     "pruned": "fewer channels, recovered with the original as teacher",
-    "int8": "INT8 weights and activations",
+    "int8": f"{INT8}, trained with the rounding in place",
 }
 
 
@@ -201,18 +203,27 @@ def _export_one(
         precision=precision,
         path=shipped,
         onnx=path,
-        description=describe(name),
+        description=describe(name, version),
         parameters=count_parameters(float_version.module),
         macs=count_macs(float_version.module, images[:1]),
         parity=check_parity(version, path, precision, images, labels, task=context.data.task),
     )
 
 
-def describe(name: str) -> str:
+def describe(name: str, version: Artifact) -> str:
     """What was done to a variant, in a few words."""
     if name.endswith(INT8_TWIN):
-        return f"{name.removesuffix(INT8_TWIN)} with INT8 weights and activations, calibrated and not trained"
-    return DESCRIPTIONS[name]
+        return f"{name.removesuffix(INT8_TWIN)} with {CALIBRATED}"
+    if version.form != "quantized":
+        return DESCRIPTIONS[name]
+    metrics = version.records[-1].metrics
+    in_float = (metrics.get("fallback") or {}).get("float_layers", [])
+    if in_float:  # of whichever network met the budget so
+        return f"{INT8}, {len(in_float)} layer{'' if len(in_float) == 1 else 's'} back in float"
+    if "training_skipped" in metrics:
+        return CALIBRATED
+    # epoch 0 is the state before the first
+    return f"{INT8}, calibrated; training made it no better" if not metrics.get("best_epoch", 1) else DESCRIPTIONS[name]
 
 
 def precision_of(name: str, version: Artifact, profile: Profile) -> str:

@@ -11,6 +11,8 @@ from .lesson import STRICT, LearningRate, Lesson, Weight, check
 
 USUAL_RATIO = 0.3
 MOST_TRIALS = 8  # networks that are pruned, exported and measured as a whole on the way to a budget
+ACCURACY = "accuracy_drop"  # the limit that pruning can go as far as
+BISECTIONS = 5  # networks that are pruned and recovered for an epoch on the way to that
 TOWARDS = ("latency_ms", "speedup", "size_mb", "memory_mb")  # limits that pruning can work towards
 
 
@@ -19,8 +21,9 @@ class Prune(Lesson):
     """Structured pruning over dependency groups (DepGraph, Fang et al., 2023, arXiv:2301.12900), then recovery.
 
     ratio: share of all channels that go, chosen over the whole network by importance; none: as many as the budget
-    asks for by a latency, a speed-up, a size or a memory (measured on the target, candidate by candidate) or, where it
-    names nothing else, by a drop of accuracy; 0.3 where it names none of these. importance: magnitude (of the weights),
+    asks for by a latency, a speed-up, a size or a memory (measured on the target, candidate by candidate); 0.3 where it
+    names none of these. until: accuracy_drop prunes as far as that limit of the budget allows, on validation images
+    after an epoch of recovery, whatever else the budget says. importance: magnitude (of the weights),
     bn-scale (of the batch norms), taylor (first order, on training images) or hessian (second order); auto is taylor
     towards a budget and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and
     recover by turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where
@@ -29,6 +32,7 @@ class Prune(Lesson):
 
     ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     importance: Literal["auto", "magnitude", "taylor", "bn-scale", "hessian"] = "auto"
+    until: Literal["budget", "accuracy_drop"] = "budget"
     exclude: tuple[str, ...] = ()
     steps: Annotated[int, Field(ge=1, le=20)] = 1
     blocks: bool = True
@@ -46,6 +50,8 @@ class Prune(Lesson):
         """What is wrong with the settings, in words."""
         if self.steps > 1 and self.ratio is not None:
             return "steps prunes towards a budget step by step; leave ratio out and set a limit of the budget"
+        if self.until == "accuracy_drop" and (self.ratio is not None or self.steps > 1):
+            return "until: accuracy_drop finds the ratio itself, in one step; leave ratio and steps out"
         return super().problem()
 
     def skip_reason(self, profile: Profile, *, alone: bool) -> str | None:

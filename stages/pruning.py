@@ -23,6 +23,7 @@ from .prune import USUAL_RATIO, Prune
 from .tasks import Task
 from .teaching import teach
 from .tracking import Untracked
+from .unpacking import unpacked
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
 QUERIES_AND_MORE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
@@ -298,7 +299,7 @@ def count_parameters(module: nn.Module) -> int:
 
 def count_macs(module: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of convolutions and linear layers for one input."""
-    total = 0
+    module, total = unpacked(module, example[:1]), 0
 
     def hook(part: nn.Module, _inputs: Any, output: Tensor) -> None:
         nonlocal total

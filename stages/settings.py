@@ -30,6 +30,22 @@ class ModelSettings(_Settings):
         return self.weights is not None or (kind == "transformers" and "/" in name)
 
 
+class StudentSettings(ModelSettings):
+    """Where the network to ship comes from, and what it knows before it is taught."""
+
+    initialise: str | None = Field(
+        None,
+        description="teacher: start from the teacher's weights, of which the student has fewer channels or blocks; of "
+        "several teachers the name of one, or model; none: random weights, or those of `weights`",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_start(self) -> "StudentSettings":
+        if self.weights is not None and self.initialise is not None:
+            raise ValueError("weights and initialise are two starts of one network: leave out one of them")
+        return self
+
+
 class DataSettings(_Settings):
     """Where images come from and how they reach the network."""
 

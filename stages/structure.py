@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..targets.errors import StageError
 from .distill.taps import HEADS
+from .unpacking import Unpacked, unpack_
 
 # What torch's and timm's modules call their widths. Only whole numbers and tuples of them are stored.
 WIDTHS = (
@@ -25,7 +26,10 @@ WIDTHS = (
 
 
 class Gone(nn.Identity):
-    """Where a residual block was: what comes in goes out."""
+    """Where a residual block was: what comes in goes out; masks and the like beside it are for nobody."""
+
+    def forward(self, input: Tensor, *_others: Any, **_named: Any) -> Tensor:  # named as torch names it
+        return input
 
 
 def structure(module: nn.Module) -> dict[str, dict[str, Any]]:
@@ -35,9 +39,10 @@ def structure(module: nn.Module) -> dict[str, dict[str, Any]]:
             "widths": _widths(part),
             "shapes": {key: list(value.shape) for key, value in _own(part).items()},
             **({"gone": True} if isinstance(part, Gone) else {}),
+            **({"unpacked": True} if isinstance(part, Unpacked) else {}),
         }
         for name, part in module.named_modules()
-        if _widths(part) or _own(part) or isinstance(part, Gone)
+        if _widths(part) or _own(part) or isinstance(part, (Gone, Unpacked))
     }
 
 
@@ -46,6 +51,9 @@ def resize_(module: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
 
     StageError: the networks do not have the same modules.
     """
+    for name, facts in wanted.items():
+        if facts.get("unpacked") and isinstance(dict(module.named_modules()).get(name), nn.MultiheadAttention):
+            unpack_(module, name)
     parts = dict(module.named_modules())
     missing = [name for name in wanted if name not in parts]
     if missing:

@@ -10,7 +10,6 @@ from .bench import Seen
 
 MIB = 2**20
 Resource = Literal["time", "size", "memory"]
-ACCURACY = "accuracy_drop"
 RESOURCES: Mapping[str, Resource] = {"latency_ms": "time", "speedup": "time", "size_mb": "size", "memory_mb": "memory"}
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...targets.errors import UnfitError
 from ..pruning import attention_heads, excluded, output_layers
 from ..structure import Gone
 from .blocks import find_blocks
@@ -28,6 +29,9 @@ MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiple
 AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+# What torch-pruning (1.6) lets out at networks whose graph it does not understand.
+TORCH_PRUNING_FAILS = (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError, TypeError)
 
 Kept = Mapping[str, Sequence[int]]  # channels that stay, by group; a group that is not named keeps all
 
@@ -83,6 +87,27 @@ def find_groups(
 ) -> Groups:
     """The groups of a network in eval mode, each tried out. multiple: of channels that a group keeps. blocks: residual
     blocks that can be left out are groups too."""
+    untried, refused = untried_groups(module, example, multiple=multiple, exclude=exclude)
+    candidates = [group for group in untried if not group.counts]
+    if candidates and trial(module, candidates, example) is None:
+        untried = [group for group in untried if group.counts]
+    else:
+        candidates = []
+    for group in untried:
+        problem = trial(module, [group], example)
+        if problem:
+            refused[group.name] = problem
+        else:
+            candidates.append(group)
+    if blocks:
+        candidates = _with_blocks(module, candidates, example, exclude)
+    return Groups(found={group.name: group for group in candidates}, refused=refused)
+
+
+def untried_groups(
+    module: nn.Module, example: Tensor, *, multiple: int, exclude: Sequence[str] = ()
+) -> tuple[list[Group], dict[str, str]]:
+    """Channels, and heads of attentions, that go together as far as the graph tells; and why others must stay."""
     refused: dict[str, str] = {}
     candidates: list[Group] = []
     fixed = _fixed(module, example, exclude)
@@ -92,24 +117,7 @@ def find_groups(
             refused[group.name] = problem
         else:
             candidates.append(group)
-    if candidates and _trial(module, candidates, example) is not None:
-        sound = []
-        for group in candidates:
-            problem = _trial(module, [group], example)
-            if problem:
-                refused[group.name] = problem
-            else:
-                sound.append(group)
-        candidates = sound
-    for group in _attention_groups(module, exclude):
-        problem = _trial(module, [group], example)
-        if problem:
-            refused[group.name] = problem
-        else:
-            candidates.append(group)
-    if blocks:
-        candidates = _with_blocks(module, candidates, example, exclude)
-    return Groups(found={group.name: group for group in candidates}, refused=refused)
+    return [*candidates, *_attention_groups(module, exclude)], refused
 
 
 def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
@@ -212,8 +220,14 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
     shapes = _shapes(work, example)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
-        graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
-        raw = list(graph.get_all_groups())
+        try:
+            graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
+            raw = list(graph.get_all_groups())
+        except TORCH_PRUNING_FAILS as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise UnfitError(
+                f"which channels go together cannot be found out ({type(error).__name__}: {said})"
+            ) from error
     found = []
     for items in raw:
         edges: dict[tuple[str, str], Edge] = {}
@@ -272,13 +286,16 @@ def _problem_with(group: Group, module: nn.Module, fixed: Mapping[str, str], *, 
     return None
 
 
-def _trial(module: nn.Module, groups: Sequence[Group], example: Tensor) -> str | None:
-    """What goes wrong when some channels of these groups go."""
+def trial(
+    module: nn.Module, groups: Sequence[Group], example: Tensor, widths: Mapping[str, int] | None = None
+) -> str | None:
+    """What goes wrong when some channels of these groups go. widths: that are left; none: about half."""
     rng = torch.Generator().manual_seed(0)
     kept = {}
     for group in groups:
         order = torch.randperm(group.width, generator=rng).tolist()
-        kept[group.name] = sorted(order[: group.widths[len(group.widths) // 2]])
+        left = widths[group.name] if widths else group.widths[len(group.widths) // 2]
+        kept[group.name] = sorted(order[:left])
     probe = _noise_like(example)
     try:
         with torch.no_grad():

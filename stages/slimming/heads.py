@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -42,7 +41,8 @@ class Attention:
 
 
 def find_attentions(module: nn.Module) -> list[Attention]:
-    """Modules that hold their number of heads and all of their linear layers; others keep their heads."""
+    """Modules that hold their number of heads and the linear layers that make them, where it is plain who reads them;
+    others keep their heads."""
     found = []
     for name, part in module.named_modules():
         attribute = next((one for one in HEADS if isinstance(getattr(part, one, None), int)), None)
@@ -57,7 +57,11 @@ def find_attentions(module: nn.Module) -> list[Attention]:
         if heads < 2 or len(whole) != 1 or (not joint and len(makers) != 3):
             continue
         width = whole.pop()
-        readers = _readers(linear, [child for child, _ in makers], width)
+        readers = [
+            f"{name}.{child}"
+            for child, layer in linear.items()
+            if child not in {one for one, _ in makers} and layer.in_features == width
+        ] or _readers_beside(module, name, width)
         if width % heads or len(readers) != 1:
             continue
         counts = [(attribute, 1), *((one, width // heads) for one in TOTALS if getattr(part, one, None) == width)]
@@ -68,11 +72,17 @@ def find_attentions(module: nn.Module) -> list[Attention]:
                 head_width=width // heads,
                 counts=tuple(counts),
                 makers=tuple((f"{name}.{child}", times) for child, times in makers),
-                reader=f"{name}.{readers[0]}",
+                reader=readers[0],
             )
         )
     return found
 
 
-def _readers(linear: dict[str, nn.Linear], makers: Sequence[str], width: int) -> list[str]:
-    return [child for child, layer in linear.items() if child not in makers and layer.in_features == width]
+def _readers_beside(module: nn.Module, name: str, width: int) -> list[str]:
+    """Linear layers around an attention that may read it, as BERT's `attention.output.dense` reads `attention.self`."""
+    around, _, own = name.rpartition(".")
+    return [
+        f"{around}.{child}" if around else child
+        for child, layer in module.get_submodule(around).named_modules()
+        if isinstance(layer, nn.Linear) and layer.in_features == width and not child.startswith(f"{own}.")
+    ]

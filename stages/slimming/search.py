@@ -176,6 +176,12 @@ def unmet_words(outcome: Outcome, refused: Mapping[str, str]) -> str:
     words = f"pruning cannot meet the budget: {best} at the most that can be removed"
     if not outcome.exhausted:
         words = f"no trial of {len(outcome.trials)} met the budget: {best} at the nearest"
+    seen = front_facts(outcome.front, 4)
+    if len(seen) > 1:
+        first = next(iter(outcome.chosen.reached)).goal
+        what = "of the time" if RESOURCES[first] == "time" else f"of the {RESOURCES[first]}"
+        words += "; on the way " + ", ".join(f"{100 * share:.0f} % {what} kept {100 * kept:.0f} % of the importance"
+                                             for kept, share in seen[1:])  # fmt: skip
     stays = [f"{name} ({why})" for name, why in list(refused.items())[:3] if "answers" not in why]
     tail = f", or make what cannot be pruned prunable: {'; '.join(stays)}" if stays else ""
     return f"{words}. Relax the limit, start from a smaller student (--student), or quantise too{tail}"

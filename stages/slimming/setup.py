@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ...targets.errors import StageError
+from ...targets.errors import StageError, UnfitError
 from ...targets.probing import LocalProber, Prober
 from ..artifact import Context
 from ..data import loader
-from ..prune import Prune
+from ..prune import ACCURACY, Prune
 from ..structure import Gone
 from . import tables
 from .allocate import Importance
 from .bench import Bench, Form, Seen
 from .costs import Corrected, Counted, Given, Layer, Widths, layers_of
 from .forms import FLOAT, bytes_of, forms
-from .goals import ACCURACY, MIB, RESOURCES, Resource
+from .goals import MIB, RESOURCES, Resource
 from .groups import Group, Groups, Kept, find_groups, slim
 from .importance import Loss, by_batch_norm, by_curvature, by_gradients, by_weights
 from .search import Journal, Outcome, search
@@ -93,13 +93,24 @@ def prober_of(context: Context) -> Prober | None:
     )  # fmt: skip
 
 
-def prepare(settings: Prune, module: nn.Module, example: Tensor, context: Context, goals: Mapping[str, float]) -> Setup:
-    """What can be pruned, and what the unpruned network takes in the form that is shipped."""
+def prepare(
+    settings: Prune,
+    module: nn.Module,
+    example: Tensor,
+    context: Context,
+    goals: Mapping[str, float],
+    *,
+    baseline: nn.Module | None = None,
+) -> Setup:
+    """What can be pruned, and what the unpruned network takes in the form that is shipped.
+
+    baseline: the network as it was given, which times are compared with; none: this one.
+    """
     context.progress.update(0.0, "looking for channels that can be removed")
     groups = groups_of(settings, module, example, context)
     if not groups.found:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(groups.refused.items())[:5]) or "it has no layers"
-        raise StageError(f"no channel can be removed from this network ({why}). Leave the stage out (--set prune=off).")
+        raise UnfitError(f"no channel can be removed from this network ({why}). Leave the stage out (--set prune=off).")
     made = _writable(forms(context, example), module, context)
     prober = prober_of(context)
     layers = layers_of(module, groups, example)
@@ -108,7 +119,7 @@ def prepare(settings: Prune, module: nn.Module, example: Tensor, context: Contex
         whole = _counted_seen(module, form, 1.0)
         return Setup(module=module, example=example, groups=groups, layers=layers, form=form, whole=whole, bench=None,
                      context=context, goals=dict(goals))  # fmt: skip
-    bench = Bench(prober=prober, baseline=module, plain=made[FLOAT])
+    bench = Bench(prober=prober, baseline=module if baseline is None else baseline, plain=made[FLOAT])
     seen = bench.measure(
         {name: (module, form) for name, form in made.items()},
         seconds=FORM_SECONDS * len(made),

@@ -12,19 +12,19 @@ from ...targets.errors import StageError
 from ..artifact import Artifact, Context
 from ..crew import crew as meet
 from ..evaluation import quality
-from ..prune import Prune
+from ..prune import ACCURACY, BISECTIONS, Prune
+from ..unpacking import unpacked
 from .allocate import Importance, Limit, allocate
 from .bench import Seen
 from .costs import Corrected
 from .forms import FLOAT
-from .goals import ACCURACY, RESOURCES, Resource, reach
+from .goals import RESOURCES, Resource, reach
 from .groups import Groups, Kept, slim
 from .importance import Loss
 from .search import Outcome, front_facts, unmet_words
 from .setup import WIDE, Setup, costs_of, given, groups_of, kept_channels, prepare, run, score
 
 DRIFT = 0.1  # of the baseline's time between the first and the last trial, as a share
-BISECTIONS = 5
 
 Recover = Callable[[nn.Module, int, str], None]  # trains a network for so many epochs, in a folder of that name
 
@@ -47,10 +47,11 @@ def shape(
     measures and tells the others what it found.
     """
     crew = meet()
-    module, example = artifact.module, artifact.contract.preprocessing.example(1)
+    example = artifact.contract.preprocessing.example(1)
+    module = unpacked(artifact.module, example)
     setup: Setup | None = None
     if crew.is_main:
-        setup = prepare(settings, module, example, context, goals)
+        setup = prepare(settings, module, example, context, goals, baseline=artifact.module)
     skip, facts = crew.told(None if setup is None else (_skip(setup), _facts(setup, None)))
     if skip:
         return Shaped(module=None, facts=facts, skip=skip)
@@ -80,8 +81,8 @@ def _finish(settings: Prune, setup: Setup, loss: Loss, recover: Recover | None) 
     costs = costs_of(setup)
     if ACCURACY in setup.goals:
         if recover is None:
-            raise StageError("accuracy_drop alone is pruned to in one process: start it without torchrun, or name a "
-                             "speedup, a latency_ms or a size_mb")  # fmt: skip
+            raise StageError("prune.until: accuracy_drop is looked for in one process: start it without torchrun, or "
+                             "prune to a speedup, a latency_ms or a size_mb")  # fmt: skip
         widths, facts = furthest(setup, importance, costs, recover, limit=setup.goals[ACCURACY])
         return kept_channels(setup.groups_now, importance, widths), {**_facts(setup, None), **facts}
     outcome = run(setup, importance, costs)

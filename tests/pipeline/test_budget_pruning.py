@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nets import net, stripes
 from noise import code_within_budget
 from report_sample import sample_report
+from torch import nn
 
 import edgepress
 from edgepress.pipeline import cli, recipe
@@ -39,7 +41,9 @@ def ratio_of(plan: Plan) -> float | None:
         ([("budget.speedup", "2")], {"speedup": 2}),
         ([("budget.latency_ms", "4"), ("budget.accuracy_drop", "1")], {"latency_ms": 4}),
         ([("budget.size_mb", "0.5"), ("budget.memory_mb", "40")], {"size_mb": 0.5, "memory_mb": 40}),
-        ([("budget.accuracy_drop", "0.5")], {"accuracy_drop": 0.5}),
+        ([("budget.accuracy_drop", "0.5")], {}),
+        ([("budget.accuracy_drop", "0.5"), ("prune.until", "accuracy_drop")], {"accuracy_drop": 0.5}),
+        ([("budget", "{speedup: 2, accuracy_drop: 1}"), ("prune.until", "accuracy_drop")], {"accuracy_drop": 1}),
         ([], {}),
         ([("budget.speedup", "2"), ("prune.ratio", "0.4")], {}),
         ([("budget.accuracy", "90")], {}),
@@ -54,9 +58,20 @@ def test_pruning_works_towards_limits_where_no_ratio_is_named(
     assert bool(plan.pruning()) == bool(goals)
 
 
-def test_the_profile_s_own_drop_of_accuracy_does_not_start_a_search() -> None:
-    assert profiles.load("onnxruntime-cpu").budget.accuracy_drop is not None
-    assert ratio_of(planned()) == 0.3
+def test_a_drop_of_accuracy_is_a_limit_and_no_search_unless_one_is_asked_for() -> None:
+    limit = profiles.load("onnxruntime-cpu").budget.accuracy_drop
+    assert limit is not None
+    assert ratio_of(planned()) == ratio_of(planned(("budget.accuracy_drop", "0.5"))) == 0.3
+    asked = planned(("prune.until", "accuracy_drop"))
+    assert asked.goals == {"accuracy_drop": limit}
+    assert "as far as accuracy_drop 1 allows on validation images" in str(asked.pruning())
+
+
+def test_going_as_far_as_a_limit_allows_needs_that_limit_and_nothing_else() -> None:
+    with pytest.raises(RecipeError, match="--budget accuracy_drop=0.5"):
+        planned(("prune.until", "accuracy_drop"), ("budget.speedup", "2"))
+    with pytest.raises(RecipeError, match="finds the ratio itself"):
+        planned(("prune.until", "accuracy_drop"), ("prune.ratio", "0.5"))
 
 
 def test_steps_without_a_limit_are_refused_with_the_way_out() -> None:
@@ -134,10 +149,10 @@ def test_the_verdict_says_what_pruning_could_not_do() -> None:
     assert shaping.for_verdict(FOUND) is None
 
 
-def compressed(folder: Path, **budget: float) -> edgepress.Result:
+def compressed(folder: Path, module: nn.Module | None = None, **budget: float) -> edgepress.Result:
     images, labels = stripes(300, seed=6)
     return edgepress.compress(
-        model=copy.deepcopy(net(width=64)),
+        model=module or copy.deepcopy(net(width=64)),
         data={"train": (images[:200], labels[:200]), "test": (images[200:], labels[200:])},
         target="onnxruntime-cpu", budget={**budget, "accuracy_drop": 100}, out=folder, quiet=True,
         settings={
@@ -182,4 +197,14 @@ def test_a_budget_that_is_met_already_prunes_nothing(tmp_path: Path) -> None:
     assert result.exit_code == code_within_budget(result.report)
     skipped = {stage.name: stage.skipped for stage in result.report.stages}
     assert "meets the budget already" in str(skipped["prune"])
+    assert [variant.name for variant in result.report.variants] == ["baseline"]
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_pruned_goes_on_as_it_is_and_misses_the_budget(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    result = compressed(tmp_path / "out", nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), speedup=1000)
+    assert result.exit_code == 4
+    skipped = {stage.name: stage.skipped for stage in result.report.stages}
+    assert "no channel can be removed" in str(skipped["prune"])
     assert [variant.name for variant in result.report.variants] == ["baseline"]

@@ -105,6 +105,16 @@ def test_a_limit_is_met_only_by_the_whole_interval(limits: dict[str, float], met
     assert conclude(shipped, variant("baseline", 1.0), found, LOCAL).met is met
 
 
+def test_a_baseline_that_stays_misses_a_speed_up() -> None:
+    stays = variant("baseline", 1.0).model_copy(update={"speedup": None})  # nothing that it was compared with
+    found = judge(stays, Budget(speedup=2), LOCAL)
+    assert (found["speedup"].met, found["speedup"].value) == (False, 1.0)
+    assert "budget missed: speedup 1 times against at least 2 times" in conclude(stays, stays, found, LOCAL).sentence
+    assert judge(stays, Budget(speedup=1), LOCAL)["speedup"].met
+    unmeasured = stays.model_copy(update={"latency_ms": None})
+    assert judge(unmeasured, Budget(speedup=2), LOCAL)["speedup"].met is None
+
+
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     shipped = variant("pruned", 0.5).model_copy(update={"latency_ms": None, "memory_mb": None})
     found = judge(shipped, Budget(latency_ms=1, memory_mb=500), LOCAL)

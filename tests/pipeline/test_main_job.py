@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +24,6 @@ from edgepress.pipeline.report import render
 pytestmark = pytest.mark.slow
 
 QUICK = ["--set", "profile.seconds=2", "--set", "profile.all_cores=false", "--set", "profile.memory=false"]
-SHORT = [
-    f"--set={stage}.epochs={epochs}" for stage, epochs in {"train": 6, "distill": 5, "prune": 5, "quantize": 2}.items()
-]
 
 
 def compress(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -163,27 +162,45 @@ def test_json_on_standard_output_is_the_report(default_run: tuple[Path, subproce
     assert done.stderr == ""
 
 
-def test_the_nano_gets_fp16_without_quantise_nodes_a_bundle_and_no_claims(tmp_path: Path) -> None:
-    done = within_budget(tmp_path, "--target", "jetson-nano", *SHORT, *QUICK)
-    found = report(tmp_path / "out")
+@pytest.fixture
+def elsewhere(default_run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> Path:
+    """A folder in which the example was trained and pruned already, which is the same for every target."""
+    for stage in ("train", "distill", "prune"):
+        (done,) = default_run[0].glob(f"out/stages/{stage}-*")
+        shutil.copytree(done, tmp_path / "out/stages" / done.name)
+    return tmp_path
+
+
+def taken_over(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A run for another target that meets its budget and trains nothing again but what the target asks for."""
+    done = within_budget(folder, *words, *QUICK)
+    assert {stage for stage, old in reused(report(folder / "out")).items() if old} >= {"train", "distill"}
+    return done
+
+
+def test_the_nano_gets_fp16_without_quantise_nodes_a_bundle_and_no_claims(elsewhere: Path) -> None:
+    done = taken_over(elsewhere, "--target", "jetson-nano")
+    found = report(elsewhere / "out")
     assert "not known" in done.stdout
     assert found["verdict"]["met"] is None
     for variant in found["variants"]:
         assert variant["latency_ms"]["where"] == "stand-in"
         assert "int8" not in variant["name"]
-    for path in (tmp_path / "out/models").glob("*.onnx"):
+    for path in (elsewhere / "out/models").glob("*.onnx"):
         model = onnx.load(path)
         assert [entry.version for entry in model.opset_import if entry.domain == ""] == [13]
         assert not {node.op_type for node in model.graph.node} & {"QuantizeLinear", "DequantizeLinear"}
-    weights = {t.data_type for t in onnx.load(tmp_path / "out/models/pruned.onnx").graph.initializer if len(t.dims) > 1}
+    weights = {
+        t.data_type for t in onnx.load(elsewhere / "out/models/pruned.onnx").graph.initializer if len(t.dims) > 1
+    }
     assert weights == {onnx.TensorProto.FLOAT16}
-    assert (tmp_path / "out/bundle/run.sh").is_file()
-    subprocess.run(["sh", "-n", str(tmp_path / "out/bundle/run.sh")], check=True)
+    assert (elsewhere / "out/bundle/run.sh").is_file()
+    subprocess.run(["sh", "-n", str(elsewhere / "out/bundle/run.sh")], check=True)
 
 
-def test_the_orin_gets_symmetric_bytes_and_a_bundle(tmp_path: Path) -> None:
-    within_budget(tmp_path, "--target", "jetson-orin-nano", *SHORT, *QUICK)
-    graph = onnx.load(tmp_path / "out/models/int8.onnx").graph
+def test_the_orin_gets_symmetric_bytes_and_a_bundle(elsewhere: Path) -> None:
+    taken_over(elsewhere, "--target", "jetson-orin-nano")
+    graph = onnx.load(elsewhere / "out/models/int8.onnx").graph
     zeros = {node.input[2] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     assert zeros
@@ -191,9 +208,9 @@ def test_the_orin_gets_symmetric_bytes_and_a_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "x86-avx2"])
-def test_the_other_cpu_targets_run_to_the_end(tmp_path: Path, target: str) -> None:
-    within_budget(tmp_path, "--target", target, *SHORT, *QUICK, "--budget", "accuracy_drop=50")
-    found = report(tmp_path / "out")
+def test_the_other_cpu_targets_run_to_the_end(elsewhere: Path, target: str) -> None:
+    taken_over(elsewhere, "--target", target, "--budget", "accuracy_drop=50")
+    found = report(elsewhere / "out")
     quantized = next(variant for variant in found["variants"] if variant["name"] == "int8")
     assert quantized["parity"]["argmax_agreement"] >= 0.95
     assert quantized["int8"]["int8_layers"] >= 1
@@ -222,12 +239,9 @@ def _wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Pat
     raise AssertionError(f"nothing like {pattern} appeared")
 
 
-def untimed(found: dict[str, Any]) -> dict[str, Any]:
-    """A report without its times, its memory, and what says when it was made."""
-    measured = (
-        "latency_ms", "all_cores_ms", "speedup", "memory_mb", "throughput", "cold_start", "energy", "layers",
-        "causes", "warnings",  # these two speak of times
-    )  # fmt: skip
+def untimed(folder: Path) -> dict[str, Any]:
+    """What a run made, without its times and its memory: the report, and a digest of each model."""
+    found = report(folder)
     return {
         "id": found["run"]["id"],
         "recipe": found["run"]["recipe"],
@@ -239,28 +253,49 @@ def untimed(found: dict[str, Any]) -> dict[str, Any]:
             }
             for stage in found["stages"]
         ],
-        "variants": [{key: value for key, value in v.items() if key not in measured} for v in found["variants"]],
+        "variants": found["variants"],
+        "models": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("models/*.onnx")},
     }  # fmt: skip
+
+
+# Every training that can be struck, on few images; what is measured of the result would be the same without the blow.
+STRUCK = """
+model: builtin:digits-student
+data: {source: builtin:digits, augment: [shift], limit: 300}
+target: openvino-cpu
+budget: {accuracy_drop: 50}
+train: {epochs: 6, lr: 3.0e-3, batch_size: 64}
+prune: {ratio: 0.3, epochs: 5, lr: 2.0e-3, batch_size: 64}
+quantize: {mode: qat, epochs: 5, batch_size: 64}
+stages: [train, prune, quantize, export]
+"""
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same run, to which nothing happened."""
+    folder = tmp_path_factory.mktemp("untouched")
+    (folder / "job.yaml").write_text(STRUCK)
+    within_budget(folder, "job.yaml")
+    return untimed(folder / "out")
 
 
 @pytest.mark.parametrize(
     ("stage", "blow"), [("train", signal.SIGKILL), ("prune", signal.SIGKILL), ("quantize", signal.SIGINT)]
 )
 def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(
-    tmp_path: Path, stage: str, blow: signal.Signals
+    tmp_path: Path, untouched: dict[str, Any], stage: str, blow: signal.Signals
 ) -> None:
-    slowly = ["--set", "prune.ratio=0.3", "--set", "quantize.mode=qat", "--set", "quantize.epochs=5"]  # to be struck in
-    words = ["--budget", "accuracy_drop=50", *SHORT, *QUICK, *slowly]
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    within_budget(tmp_path / "a", *words)
-    process = _start(tmp_path / "b", ["--out", "out", *words])
-    _wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path / "b", process)
+    (tmp_path / "job.yaml").write_text(STRUCK)
+    process = _start(tmp_path, ["job.yaml", "--out", "out"])
+    _wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path, process)
     os.kill(process.pid, blow)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == (130 if blow == signal.SIGINT else -blow), output
     if blow == signal.SIGINT:
         assert "the same command goes on" in output
-    done = within_budget(tmp_path / "b", *words)
+    done = within_budget(tmp_path, "job.yaml")
     assert "reused" in done.stderr or stage == "train"
-    assert untimed(report(tmp_path / "b/out")) == untimed(report(tmp_path / "a/out"))
+    found = untimed(tmp_path / "out")
+    assert len(found["models"]) == 4
+    assert found == untouched

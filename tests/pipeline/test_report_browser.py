@@ -92,10 +92,10 @@ def page(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def mnist_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a real run, cut short: the example recipe on a twentieth of MNIST."""
+    """The report of a real run, cut short: the example recipe on a few images of MNIST."""
     data, out = needed("mnist/raw"), tmp_path_factory.mktemp("mnist")
     recipe = Path(__file__).resolve().parents[2] / "examples" / "mnist.yaml"
-    short = ["data.limit=3000", "train.epochs=2", "distill.epochs=1", "prune.epochs=1", "profile.seconds=2"]
+    short = ["data.limit=300", "train.epochs=2", "distill.epochs=1", "prune.epochs=1", "profile.seconds=0.5"]
     words = ["-m", "edgepress", str(recipe), "--data", f"mnist:{data}", "--out", str(out / "run")]
     words += [word for setting in short for word in ("--set", setting)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=600, check=False)

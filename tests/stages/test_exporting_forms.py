@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from edgepress.stages import exporting
 from edgepress.stages.artifact import Artifact, Context, Record
 from edgepress.stages.export import Export
-from edgepress.stages.exporting import export
+from edgepress.stages.exporting import describe, export
 from edgepress.stages.overflow import peak
 from edgepress.stages.quantization.qat import quantize
 from edgepress.stages.quantize import Quantize
@@ -106,6 +107,27 @@ def test_the_record_tells_how_many_layers_the_runtime_runs_in_int8(tmp_path: Pat
     assert counted["rounded"] == 4
     assert counted["in_int8"] >= counted["least"] == 3
     assert not found.files[-1].warnings
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"training_skipped": "mode is ptq"}, "calibrated and not trained"),
+        ({"best_epoch": 2}, "trained with the rounding in place"),
+        ({"best_epoch": 0}, "calibrated; training made it no better"),
+        ({"best_epoch": 2, "fallback": {"float_layers": ["a", "b"]}}, "2 layers back in float"),
+        ({"training_skipped": "epochs is 0", "fallback": {"float_layers": ["a"]}}, "1 layer back in float"),
+    ],
+)
+def test_an_int8_network_is_described_by_what_was_done_to_it(metrics: dict[str, Any], words: str) -> None:
+    record = Record(stage="quantize", settings={}, seconds=0.0, metrics=metrics)
+    version = artifact().next(record=record, form="quantized")
+    assert describe("int8", version) == f"INT8 weights and activations, {words}"
+
+
+def test_a_network_that_was_only_calibrated_is_exported_with_these_words(tmp_path: Path) -> None:
+    found = exported(tmp_path, "onnxruntime-cpu", quantized=True)
+    assert found.files[-1].description == "INT8 weights and activations, calibrated and not trained"
 
 
 def test_fewer_int8_layers_than_the_profile_expects_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 import torch.nn.functional as F
 from nets import artifact, context, net
 from probers import FakeProber
 from test_pruning import EXAMPLE
-from torch import nn
+from torch import Tensor, nn
 
 from edgepress.stages.artifact import Artifact, Context
 from edgepress.stages.export import Export
@@ -28,7 +30,7 @@ from edgepress.stages.slimming.costs import Corrected, Layer, Tabled
 from edgepress.stages.slimming.groups import Group, find_groups
 from edgepress.stages.slimming.importance import by_batch_norm, by_curvature, by_gradients, by_weights
 from edgepress.stages.slimming.search import Journal, search
-from edgepress.targets.errors import StageError
+from edgepress.targets.errors import StageError, UnfitError
 
 WIDTH = 64
 
@@ -126,6 +128,7 @@ def test_a_budget_that_is_out_of_reach_ends_with_the_best_and_says_what_to_relax
     assert facts["widths"]["block"] == 0
     assert any("cannot meet the budget: speedup came to" in note and "Relax the limit" in note for note in notes)
     assert len(facts["front"]) > 3
+    assert any(re.search(r"on the way \d+ % of the time kept \d+ % of the importance, ", note) for note in notes)
 
 
 def test_a_budget_that_is_met_already_leaves_the_network_alone(tmp_path: Path) -> None:
@@ -228,8 +231,24 @@ def test_a_device_that_is_not_here_is_pruned_for_by_counting(tmp_path: Path, not
 
 def test_a_network_without_channels_to_remove_is_refused_with_the_reasons(tmp_path: Path) -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    with pytest.raises(StageError, match=r"outputs are the answers.*prune=off"):
+    with pytest.raises(UnfitError, match=r"outputs are the answers.*prune=off"):
         prune(Prune(), artifact(linear.eval()), surroundings(tmp_path / "work", FakeProber(), speedup=2))
+
+
+def test_a_network_that_cannot_be_followed_is_left_as_it_is(tmp_path: Path) -> None:
+    class Detached(nn.Module):
+        """Its answers depend on its layers in a way that no gradient shows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(64, 32), nn.Linear(32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.head(self.layer(x.flatten(1)))
+
+    with pytest.raises(UnfitError, match="which channels go together cannot be found out|no channel can be removed"):
+        prune(Prune(), artifact(Detached().eval()), surroundings(tmp_path / "work", FakeProber(), speedup=2))
 
 
 def test_a_ratio_by_the_user_is_a_ratio(tmp_path: Path) -> None:

@@ -54,3 +54,10 @@ def test_weight_bits_that_a_profile_names_hold_on_every_cpu(profile: str, bits: 
 @pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512f", False), ("amx_bf16", True), ("avx512_bf16", True)])
 def test_bfloat16_is_read_from_the_flags(flags: str, expected: bool, tmp_path: Path) -> None:
     assert cpu.has_bfloat16(root=machine(tmp_path, flags=flags)) is expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("amx_bf16 avx512_fp16", False), ("amx_fp16 amx_bf16", True), ("asimd asimdhp", True)]
+)
+def test_float16_counts_where_it_is_faster_than_float32(flags: str, expected: bool, tmp_path: Path) -> None:
+    assert cpu.has_float16(root=machine(tmp_path, flags=flags)) is expected
