@@ -20,6 +20,7 @@ from .report import render
 from .report.schema import AGREEMENT, Report, Variant
 
 if TYPE_CHECKING:
+    from ..stages.artifact import ExportedFile
     from ..stages.carrying import Expected
 
 RUNS = Path("compressed")  # where runs go that have no --out
@@ -64,7 +65,7 @@ def take(results: Carried, out: Path, archive: Path) -> Report:
     _refuse_another_run(results, out, archive)
     _refuse_other_models(results, out)
     profile = Profile.model_validate(report.profile).model_copy(update={"device": "carried"})
-    figures = _figures(results, report, profile, carrying.read(out / STORE / f"profile-{report.run.id}"))
+    figures = _figures(results, report, out, profile, carrying.read(out / STORE / f"profile-{report.run.id}"))
     if not any(facts.get("latency") for facts in figures["engines"].values()):
         reasons = [f"  {name}: {facts.get('failed')}" for name, facts in figures["engines"].items()]
         raise StageError("\n".join([f"{archive}: no engine was timed on the board:", *reasons]))
@@ -129,7 +130,8 @@ def _refuse_other_models(results: Carried, out: Path) -> None:
             raise RecipeError(f"{shipped} is not the file that ran on the board: it was changed or removed since")
 
 
-def _figures(results: Carried, report: Report, profile: Profile, expected: Expected) -> dict[str, Any]:
+def _figures(results: Carried, report: Report, out: Path, profile: Profile, expected: Expected) -> dict[str, Any]:
+    from ..stages.explaining import explain
     from ..stages.measured import figures_of
     from ..stages.on_boards import sampled_words
     from ..stages.tasks import CLASSIFICATION, TASKS
@@ -152,7 +154,38 @@ def _figures(results: Carried, report: Report, profile: Profile, expected: Expec
         answers={name: {"test": rows} for name, rows in expected.answers.items()},
         labels={"test": expected.labels},
     )
-    return figures | {"caveats": [*figures["caveats"], sampled_words(len(expected.labels))]}
+    more = explain(
+        figures["engines"],
+        figures["ratios"],
+        found.layers,
+        files=_files(results, report, out),
+        images=None,
+        machine=found.machine,
+        profile=profile,
+    )
+    engines = {name: facts | more[name] for name, facts in figures["engines"].items()}
+    return figures | {"engines": engines, "caveats": [*figures["caveats"], sampled_words(len(expected.labels))]}
+
+
+def _files(results: Carried, report: Report, out: Path) -> list[ExportedFile]:
+    """What was exported, as the report tells it, of the variants that ran there."""
+    from ..stages.artifact import ExportedFile
+
+    models = {str(engine["name"]): out / str(engine["model"]) for engine in results.manifest["engines"]}
+    return [
+        ExportedFile(
+            variant=variant.name,
+            precision=variant.precision,
+            path=models[variant.name],
+            onnx=models[variant.name],
+            description=variant.description,
+            parameters=variant.parameters,
+            macs=variant.macs,
+            parity=variant.exported_parity.model_dump() if variant.exported_parity else {},
+        )
+        for variant in report.variants
+        if variant.name in models and variant.twin_of is None
+    ]
 
 
 def _variants(report: Report, figures: Mapping[str, Any]) -> list[Variant]:

@@ -18,7 +18,7 @@ from . import carrying
 from .artifact import Artifact, Context, ExportedFile, Record
 from .data import Split, loader
 from .evaluation import EVAL_BATCH, logits
-from .explaining import explain
+from .explaining import explain, read_layers
 from .exporting import versions
 from .measured import figures_of
 from .on_boards import on_boards
@@ -62,15 +62,21 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
     measured, speedups = metrics["engines"], metrics["ratios"]
     if settings.layers and found.incomplete is None:
         try:
+            readings = read_layers(
+                list(engines.values()),
+                measured,
+                images=inputs["val"],
+                profile=context.profile,
+                progress=lambda text, share: context.progress.update(share, text),
+            )
             more = explain(
                 measured,
                 speedups,
+                readings,
                 files=artifact.files,
-                engines=engines,
                 images=inputs["val"],
                 machine=found.machine,
-                context=context,
-                progress=lambda text, share: context.progress.update(share, text),
+                profile=context.profile,
             )
             metrics["engines"] = {name: facts | more[name] for name, facts in measured.items()}
         except KeyboardInterrupt:

@@ -28,7 +28,7 @@ SAMPLES = 4
 SHORT = [
     "--model=builtin:digits-student", "--data=builtin:digits", "--set=stages=[train,prune,quantize,export,profile]",
     "--set=train.epochs=1", "--set=train.lr=0.003", "--set=train.batch_size=64", "--set=prune.epochs=1",
-    "--set=quantize.epochs=1", "--set=profile.seconds=0.3", "--set=profile.layers=false",
+    "--set=quantize.epochs=1", "--set=profile.seconds=0.3",
 ]  # fmt: skip
 WHOLE = "10.3.0"  # the version for which every stage runs; the others differ in how files are built and timed
 VERSIONS = [("8201", "8.2.1"), ("8601", "8.6.1"), ("100300", "10.3.0"), ("101601", "10.16.1"), ("110100", "11.1.0")]
@@ -72,6 +72,10 @@ def timed_there(report: Report, version: str) -> None:
         assert variant.parity is not None
         assert variant.parity.n == SAMPLES
         assert variant.memory_mb is not None
+        assert variant.layers is not None, "by trtexec's profile"
+        assert {layer.role for layer in variant.layers.layers} == {"weighted", "conversion"}
+        assert all(layer.layer for layer in variant.layers.layers)
+        assert (variant.layers.int8_share > 0.5) == (variant.precision == "int8")
         if variant.precision == "int8":
             assert variant.int8 is not None
             assert variant.int8["int8_layers"] == variant.int8["weighted_layers"]
