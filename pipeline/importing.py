@@ -170,6 +170,7 @@ def _figures(results: Carried, report: Report, out: Path, profile: Profile, expe
 def _files(results: Carried, report: Report, out: Path) -> list[ExportedFile]:
     """What was exported, as the report tells it, of the variants that ran there."""
     from ..stages.artifact import ExportedFile
+    from ..stages.twins import variant_of
 
     models = {str(engine["name"]): out / str(engine["model"]) for engine in results.manifest["engines"]}
     return [
@@ -184,7 +185,7 @@ def _files(results: Carried, report: Report, out: Path) -> list[ExportedFile]:
             parity=variant.exported_parity.model_dump() if variant.exported_parity else {},
         )
         for variant in report.variants
-        if variant.name in models and variant.twin_of is None
+        if variant.name in models and variant_of(variant.name) == variant.name
     ]
 
 
