@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..targets.digests import sha256
-from ..targets.errors import RecipeError, StageError
+from ..targets.errors import DeviceError, RecipeError, StageError
 from ..targets.profiles import Budget, Profile
 from ..targets.remote import carried
 from ..targets.remote.carried import Carried
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..stages.carrying import Expected
 
 RUNS = Path("compressed")  # where runs go that have no --out
+IMPORTED = "imported.tar"  # in a run's folder: the archive whose figures its report has
 STORE = "stages"  # of a run's folder: finished stages
 
 
@@ -35,7 +37,8 @@ def main(options: argparse.Namespace) -> int:
     archive = Path(options.archive)
     results = carried.open_archive(archive)
     out = Path(options.out) if options.out else find(results, archive)
-    report = take(results, out, archive)
+    report = take(results, render.read(out), out, archive)
+    _keep(archive, out)
     render.write(report, out)
     sums.write(out)
     if options.json:
@@ -54,14 +57,40 @@ def find(results: Carried, archive: Path) -> Path:
     return fitting[0]
 
 
-def take(results: Carried, out: Path, archive: Path) -> Report:
+def take_again(report: Report, out: Path, *, note: Callable[[str], None]) -> Report:
+    """A new report of a run that had results of a board: with these, as long as they are of the bundle that it has now.
+
+    report: what the same command found again, on this machine. note: told what became of the board's figures.
+    """
+    archive = out / IMPORTED
+    if report.bundle is None or not archive.is_file():
+        return report
+    try:
+        results = carried.open_archive(archive)
+        found = take(results, report, out, archive)
+    except (RecipeError, StageError, DeviceError) as error:
+        note(f"the board's figures that were imported before are not in this report, the stand-in's are: {error}")
+        return report
+    note(f"the figures are the board's again, from {archive}: the models are those that ran there")
+    return found
+
+
+def _keep(archive: Path, out: Path) -> None:
+    """Beside the report, for the next time that the run's command is given."""
+    kept = out / IMPORTED
+    if not (kept.exists() and kept.samefile(archive)):
+        part = kept.with_suffix(".part")
+        shutil.copyfile(archive, part)
+        part.replace(kept)
+
+
+def take(results: Carried, report: Report, out: Path, archive: Path) -> Report:
     """The run's report with the figures of the board in place of those that stood in for them.
 
     RecipeError: the archive is of another bundle, or a model of the run is not the one that ran there.
     """
     from ..stages import carrying
 
-    report = render.read(out)
     _refuse_another_run(results, out, archive)
     _refuse_other_models(results, out)
     profile = Profile.model_validate(report.profile).model_copy(update={"device": "carried"})

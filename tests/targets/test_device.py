@@ -96,7 +96,9 @@ def test_a_job_brings_back_times_memory_and_the_same_answers(
     here = np.concatenate([session(images[n : n + 1])[0] for n in range(len(images))])
     np.testing.assert_allclose(np.concatenate([baseline.outputs["val"], baseline.outputs["test"]]), here, atol=1e-5)
     assert (found.layers.problems, set(found.layers.times)) == ({}, {"baseline", "other"})
-    here_too = layers.read(Engine(name="here", path=network(batch=1), runtime=runtime, precision="fp32"), images[:1], seconds=0.01)
+    here_too = layers.read(
+        Engine(name="here", path=network(batch=1), runtime=runtime, precision="fp32"), images[:1], seconds=0.01
+    )
     there = found.layers.times["baseline"]
     kinds = [(layer.node, layer.kind, layer.precision, layer.role, layer.sources) for layer in there.layers]
     assert kinds == [(one.node, one.kind, one.precision, one.role, one.sources) for one in here_too.layers]
