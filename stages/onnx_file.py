@@ -108,7 +108,7 @@ def _exported(wrapped: nn.Module, example: Tensor, *, opset: int, dynamic_batch:
 
 @contextlib.contextmanager
 def _no_graph_on_the_terminal() -> Iterator[None]:
-    """Where an operator is not in the operator set, the exporter prints the whole network, from C++ and past sys.stdout.
+    """Where an operator is too new for the set, the exporter prints the whole network, from C++ and past sys.stdout.
 
     Its log is off by default, and switched on by a slip in its own code (torch 2.13, `setup_onnx_logging`).
     """
