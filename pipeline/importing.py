@@ -155,6 +155,8 @@ def _refuse_other_models(results: Carried, out: Path) -> None:
     listed = {entry["path"]: entry["sha256"] for entry in results.manifest["files"]}
     for name in dict.fromkeys(engine["model"] for engine in results.manifest["engines"]):
         shipped = out / name  # models/VARIANT.onnx, here as there
+        if not shipped.exists():
+            shipped = out / "bundle" / name  # a file in FP16 for a TensorRT that goes by types is made for boards only
         if not shipped.is_file() or sha256(shipped) != listed.get(name):
             raise RecipeError(f"{shipped} is not the file that ran on the board: it was changed or removed since")
 
@@ -193,7 +195,8 @@ def _figures(results: Carried, report: Report, out: Path, profile: Profile, expe
         profile=profile,
     )
     engines = {name: facts | more[name] for name, facts in figures["engines"].items()}
-    return figures | {"engines": engines, "caveats": [*figures["caveats"], sampled_words(len(expected.labels))]}
+    said = sampled_words(len(expected.labels), by_tool=profile.runtime == "tensorrt")
+    return figures | {"engines": engines, "caveats": [*figures["caveats"], said]}
 
 
 def _files(results: Carried, report: Report, out: Path) -> list[ExportedFile]:

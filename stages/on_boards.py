@@ -146,10 +146,11 @@ def about(found: Measurement, settings: Measure) -> dict[str, Any]:
     return {"caveats": caveats, "not_measured": {**found.not_measured, **missing}}
 
 
-def sampled_words(count: int) -> str:
-    """What follows from a board that answers one sample at a time."""
+def sampled_words(count: int, *, by_tool: bool = True) -> str:
+    """What follows from a board that answers test samples only. by_tool: trtexec, one at a time."""
+    which = f"{count} test samples, in a process for each" if by_tool else f"{count} test samples and no others"
     return (
-        f"The board answered {count} test samples, in a process for each: its accuracy is on these alone. "
+        f"The board answered {which}: its accuracy is on these alone. "
         "Validation accuracy, which the choice rests on, was found without the board."
     )
 

@@ -81,7 +81,7 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
             metrics["engines"] = {name: facts | more[name] for name, facts in measured.items()}
         except KeyboardInterrupt:
             metrics["incomplete"] = "stopped while the time of layers was read"
-    if context.profile.runtime == "tensorrt":
+    if context.profile.device == "none":
         metrics["bundle"] = carrying.write(
             context.work,
             artifact.files,
