@@ -7,8 +7,8 @@ from typing import Any
 
 from .. import ort_layers, ov_layers
 from ..errors import DeviceError, StageError
-from ..layers import Layer, LayerTimes, Readings, Role
-from ..tensorrt_tool import files
+from ..layers import LayerTimes, Readings
+from ..tensorrt_tool import files, timed
 from .device import Left
 from .unpacking import text_of, unpacked
 from .work import Work
@@ -57,22 +57,6 @@ def _of_tensorrt(runtime: str, name: str, told: dict[str, Any], results: Left) -
     if profile is None:
         raise StageError(f"{runtime} left no profile of {name}")
     text = text_of(profile)
-    known = {layer.name: layer for layer in files.engine_layers(text_of(info))} if info is not None else {}
-    layers = [_layer(one, known.get(one.name)) for one in files.layer_times(text)]
-    return LayerTimes(layers=tuple(layers), runs=files.profiled_runs(text))
-
-
-def _layer(one: files.LayerTime, known: files.EngineLayer | None) -> Layer:
-    """known: the same layer in the engine; TensorRT adds copies between layers that the engine does not list."""
-    if known is None:
-        role: Role = "conversion" if one.name.startswith(files.COPIED) else "other"
-        kind = "Reformat" if role == "conversion" else "not told"
-        return Layer(node=one.name, kind=kind, precision="not told", ms=one.ms, role=role)
-    return Layer(
-        node=one.name,
-        kind=known.kind or "not told",
-        precision=known.reads if known.is_weighted else known.precision,
-        ms=one.ms,
-        sources=known.nodes,
-        role="weighted" if known.is_weighted else "conversion" if known.is_conversion else "other",
-    )
+    known = files.engine_layers(text_of(info)) if info is not None else ()
+    layers = timed.layers([(one.name, one.ms) for one in files.layer_times(text)], known)
+    return LayerTimes(layers=layers, runs=files.profiled_runs(text))

@@ -15,6 +15,7 @@ from ..cpu import TELLING
 from ..energy import Energy
 from ..errors import DeviceError, StageError
 from ..figures import Figures, Measurement
+from ..layers import in_int8
 from ..reliability import unreliable
 from ..statistics import Latency
 from ..tensorrt_tool import advice, files, log
@@ -113,7 +114,7 @@ class _Reader:
         if times is None:
             return None
         weighted = [layer for layer in times.layers if layer.role == "weighted"]
-        return _counted([(layer.node, layer.kind, layer.precision) for layer in weighted])
+        return in_int8([(layer.node, layer.kind, layer.precision) for layer in weighted])
 
     def _plain_outputs(self, name: str) -> dict[str, NDArray[np.float32]] | None:
         told = _mapping(self.results.json(f"answers-{name}.json"))
@@ -216,7 +217,7 @@ class _Reader:
         except StageError:
             return None  # the engine runs all the same; what is wrong with its layers is told with their times
         weighted = [layer for layer in layers if layer.is_weighted]
-        return _counted([(layer.name, layer.kind, layer.reads) for layer in weighted]) if layers else None
+        return in_int8([(layer.name, layer.kind, layer.reads) for layer in weighted]) if layers else None
 
     def _engine(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = next(one for one in self.work.manifest["engines"] if one["name"] == name)
@@ -228,20 +229,6 @@ class _Reader:
             raise DeviceError(f"{name} answered {len(outputs)} samples where {wanted} were asked")
         ends = np.cumsum(list(self.splits.values()))[:-1]
         return dict(zip(self.splits, np.split(outputs, ends), strict=True))
-
-
-def _counted(weighted: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """What runs in INT8, in the words of `Target.int8_layers`. weighted: name, kind and precision of each layer."""
-    kinds: dict[str, int] = {}
-    for _, kind, precision in weighted:
-        kinds[f"{kind} {precision}"] = kinds.get(f"{kind} {precision}", 0) + 1
-    left = [name for name, _, precision in weighted if precision != "int8"]
-    return {
-        "int8_layers": len(weighted) - len(left),
-        "weighted_layers": len(weighted),
-        "kinds": kinds,
-        "float_layers": left,
-    }
 
 
 def _latency(samples: object, visited: object, *, threads: int) -> Latency | None:
