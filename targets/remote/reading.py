@@ -18,6 +18,7 @@ from ..figures import Figures, Measurement
 from ..layers import in_int8
 from ..reliability import unreliable
 from ..statistics import Latency
+from ..surroundings import spread
 from ..tensorrt_tool import advice, files, log
 from . import counted
 from .boards import BoardFacts
@@ -39,7 +40,7 @@ def measurement(
     tensorrt = work.manifest["runtime"] == "tensorrt"
     figures, told = reader.of_tensorrt() if tensorrt else reader.in_process()
     timed = {name: one.latency for name, one in figures.items() if one.latency}
-    machine = describe(facts, held=bool(work.manifest["lock_clocks"]))
+    machine = describe(facts, held=bool(work.manifest["lock_clocks"])) | reader.during
     version = facts.tensorrt if tensorrt else facts.runtimes.get(work.manifest["runtime"])
     return Measurement(
         figures=figures,
@@ -63,6 +64,7 @@ def describe(facts: BoardFacts, *, held: bool = False) -> dict[str, Any]:
         "kernel": facts.kernel,
         "load_1m": facts.load,
         "governor": facts.clocks.get("governor"),
+        "frequency_limit_mhz": _highest(facts.clocks.get("cpu")),
         "temperatures_c": facts.temperatures_c,
     }
     if facts.l4t:
@@ -75,16 +77,24 @@ def describe(facts: BoardFacts, *, held: bool = False) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _highest(clock: object) -> float | None:
+    """Of a clock's three figures: now, least, most."""
+    values = _list(clock)
+    return _number(values[2]) if len(values) == 3 else None
+
+
 class _Reader:
     def __init__(self, work: Work, results: Left, *, splits: Mapping[str, int], threads: int) -> None:
         self.work, self.results, self.splits, self.threads = work, results, splits, threads
         self.names = [engine["name"] for engine in work.manifest["engines"]]
         self.not_measured: dict[str, str] = {}
+        self.during: dict[str, Any] = {}  # of the machine, while it was timed
         self.layers = counted.layers_in(work, results)
         self.watched: list[Mapping[str, Any]] = []  # what the board did in each round of each engine
 
     def in_process(self) -> tuple[dict[str, Figures], list[Caveat]]:
         timing = _mapping(self.results.json("timing-all.json"))
+        self.during = _during(timing)
         self.not_measured["energy"] = "the board's script measures energy only with TensorRT"
         return {name: self._one_in_process(name, timing) for name in self.names}, []
 
@@ -231,6 +241,18 @@ class _Reader:
         return dict(zip(self.splits, np.split(outputs, ends), strict=True))
 
 
+def _during(timing: Mapping[str, Any]) -> dict[str, Any]:
+    """What the board's CPU did while it was timed, in the words of `surroundings.Watch`."""
+    seen = [_mapping(one) for one in _list(timing.get("seen"))]
+    return {
+        "during": {
+            "frequency_mhz": spread([_number(one.get("mhz")) for one in seen]),
+            "temperature_c": spread([_number(one.get("celsius")) for one in seen]),
+            "throttle_events": sum(one.get("held_back") is True for one in seen),
+        }
+    }
+
+
 def _latency(samples: object, visited: object, *, threads: int) -> Latency | None:
     visits = [tuple(_numbers(visit)) for visit in _list(samples)]
     if not visits or not all(visits):
@@ -265,8 +287,7 @@ def _slowed(watched: Sequence[Mapping[str, Any]], facts: BoardFacts, machine: Ma
     """Clocks that were held and fell all the same, as they do from heat or want of power."""
     if not (machine.get("jetson") or {}).get("clocks_held"):
         return []
-    limits = _list(facts.clocks.get("gpu"))
-    limit = _number(limits[2]) if len(limits) == 3 else None
+    limit = _highest(facts.clocks.get("gpu"))
     seen = [clock for one in watched if (clock := _number(_mapping(one.get("slowest_mhz")).get("gpu"))) is not None]
     if limit is None or not seen or min(seen) >= CLOCK_SHARE * limit:
         return []

@@ -105,11 +105,11 @@ class Board:
         found: dict[str, Any] = json.loads(self.run(*words, stdin=stdin))
         return found
 
-    def inside(self, code: str, *words: str) -> Any:
+    def inside(self, code: str, *words: str, stdin: bytes = b"") -> Any:
         """What Python code prints that runs among the script's own modules, as JSON."""
         begin = "import sys, json, subprocess; sys.path.insert(0, sys.argv[1]); del sys.argv[0]; import jobs\n"
         asked = [sys.executable, "-c", begin + code, str(self.script), *words]
-        done = subprocess.run(asked, env=self.environment, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(asked, input=stdin, env=self.environment, capture_output=True, check=True, timeout=60)
         return json.loads(done.stdout)
 
     def send(self, work: Work) -> str:

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 
+import probe
 import system
 
 WINDOW = 20
@@ -14,6 +15,7 @@ MOST_WARMUP_SECONDS = 2.0
 VISIT_SECONDS = 0.025
 MOST_CALLS = 200
 STEADY_CALLS = 20
+LOOK_SECONDS = 0.25  # between two looks at the clock, outside of the timed calls
 
 
 def part(words):
@@ -124,7 +126,8 @@ def _timing(folder, manifest, engines):
     order, rng = list(calls), random.Random(manifest["seed"])
     samples = {name: [] for name in calls}
     visited = {name: [] for name in calls}
-    began = time.perf_counter()
+    seen = [_look()]
+    began = looked = time.perf_counter()
     while time.perf_counter() - began < manifest["seconds"] or len(samples[order[0]]) < 3:
         rng.shuffle(order)
         for name in order:
@@ -137,7 +140,30 @@ def _timing(folder, manifest, engines):
                 call(sample)
                 visit.append(1000 * (time.perf_counter() - before))
             samples[name].append(visit)
-    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups}
+        if time.perf_counter() - looked > LOOK_SECONDS:
+            seen.append(_look())
+            looked = time.perf_counter()
+    seen.append(_look())
+    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups, "seen": seen}
+
+
+def _look():
+    """The clock of the CPU that is timed, the warmest place, and what a Raspberry Pi says of its power."""
+    clock = system.number("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq" % max(os.sched_getaffinity(0)))
+    return {
+        "mhz": None if clock is None else clock / 1000.0,
+        "celsius": max(probe.temperatures().values(), default=None),
+        "held_back": _held_back(),
+    }
+
+
+def _held_back():
+    """True: power or heat hold it back right now (the low bits of what the firmware says)."""
+    said = system.text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    try:
+        return None if said is None else bool(int(said, 16) & 0xF)
+    except ValueError:
+        return None
 
 
 def _warm_up(call, sample):
