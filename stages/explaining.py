@@ -58,12 +58,14 @@ def explain(
     ones; without them nothing is said of wrong answers.
     """
     file_of = {name: file for name in measured for file in files if variant_of(name) == file.variant}
-    times = {name: tracing.trace(found, file_of[name].onnx) for name, found in readings.times.items()}
+    times = {
+        name: tracing.trace(found, file_of[name].onnx) for name, found in readings.times.items() if name in file_of
+    }
     more: dict[str, dict[str, Any]] = {name: {} for name in measured}
     for name, found in times.items():
         more[name]["layers"] = layers.facts(found)
-    for name, why in readings.problems.items():
-        more[name]["layers_missing"] = why
+    for name in more.keys() & readings.problems.keys():
+        more[name]["layers_missing"] = readings.problems[name]
     for file in files:
         if file.precision != "int8" or file.variant not in measured:
             continue
