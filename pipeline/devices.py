@@ -49,6 +49,7 @@ def check(address: Address, facts: BoardFacts, profile: Profile | None, *, as_js
         "board": known(facts),
         "missing": list(missing(facts)),
         "profiles": fitting_ones,
+        "without": None if fitting_ones else _without(facts),
         "problems": [text for _, text in wrong],
     }
     if as_json:
@@ -79,7 +80,8 @@ def known(facts: BoardFacts) -> dict[str, Any]:
         "memory": f"{facts.available_mb} of {facts.memory_mb} MiB free, {facts.swap_mb} MiB swap",
         "disk": f"{facts.disk_free_mb} MiB free for {facts.home}",
         "Python": facts.python,
-        "runtimes": ", ".join(f"{name} {version}" for name, version in sorted(facts.runtimes.items())) or "none",
+        "runtimes": ", ".join(f"{name} {version.partition('-')[0]}" for name, version in sorted(facts.runtimes.items()))
+        or "none",
         "warmest": f"{max(facts.temperatures_c.values()):.0f} °C" if facts.temperatures_c else None,
         "load": f"{facts.load:.2f}",
         "kernel": f"{facts.kernel} on {facts.machine}",
@@ -115,6 +117,13 @@ def _wrong(profile: Profile, facts: BoardFacts) -> Iterator[tuple[int, str]]:
         yield DeviceError.exit_code, text
 
 
+def _without(facts: BoardFacts) -> str:
+    """What to do where no profile fits."""
+    if facts.trtexec is None and not {"onnxruntime", "openvino"} & facts.runtimes.keys():
+        return "none yet: give it a runtime first"
+    return "none that is shipped fits: write one of your own"
+
+
 def _clock(values: object) -> str | None:
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(one, (int, float)) for one in values):
         return None
@@ -133,7 +142,7 @@ def _show(told: dict[str, Any], profile: Profile | None) -> None:
         line(name, str(value))
     for text in told["missing"]:
         line("missing", text)
-    line("profiles", ", ".join(told["profiles"]) or "none that is shipped fits: write one of your own")
+    line("profiles", ", ".join(told["profiles"]) or told["without"])
     for text in told["problems"]:
         line("does not fit", text)
     if profile is not None and not told["problems"]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..targets.digests import sha256
-from ..targets.errors import RecipeError, StageError
+from ..targets.errors import DeviceError, RecipeError, StageError
 from ..targets.profiles import Budget, Profile
 from ..targets.remote import carried
 from ..targets.remote.carried import Carried
@@ -20,9 +21,11 @@ from .report import render
 from .report.schema import AGREEMENT, Report, Variant
 
 if TYPE_CHECKING:
+    from ..stages.artifact import ExportedFile
     from ..stages.carrying import Expected
 
 RUNS = Path("compressed")  # where runs go that have no --out
+IMPORTED = "imported.tar"  # in a run's folder: the archive whose figures its report has
 STORE = "stages"  # of a run's folder: finished stages
 
 
@@ -34,7 +37,8 @@ def main(options: argparse.Namespace) -> int:
     archive = Path(options.archive)
     results = carried.open_archive(archive)
     out = Path(options.out) if options.out else find(results, archive)
-    report = take(results, out, archive)
+    report = take(results, render.read(out), out, archive)
+    _keep(archive, out)
     render.write(report, out)
     sums.write(out)
     if options.json:
@@ -53,18 +57,44 @@ def find(results: Carried, archive: Path) -> Path:
     return fitting[0]
 
 
-def take(results: Carried, out: Path, archive: Path) -> Report:
+def take_again(report: Report, out: Path, *, note: Callable[[str], None]) -> Report:
+    """A new report of a run that had results of a board: with these, as long as they are of the bundle that it has now.
+
+    report: what the same command found again, on this machine. note: told what became of the board's figures.
+    """
+    archive = out / IMPORTED
+    if report.bundle is None or not archive.is_file():
+        return report
+    try:
+        results = carried.open_archive(archive)
+        found = take(results, report, out, archive)
+    except (RecipeError, StageError, DeviceError) as error:
+        note(f"the board's figures that were imported before are not in this report, the stand-in's are: {error}")
+        return report
+    note(f"the figures are the board's again, from {archive}: the models are those that ran there")
+    return found
+
+
+def _keep(archive: Path, out: Path) -> None:
+    """Beside the report, for the next time that the run's command is given."""
+    kept = out / IMPORTED
+    if not (kept.exists() and kept.samefile(archive)):
+        part = kept.with_suffix(".part")
+        shutil.copyfile(archive, part)
+        part.replace(kept)
+
+
+def take(results: Carried, report: Report, out: Path, archive: Path) -> Report:
     """The run's report with the figures of the board in place of those that stood in for them.
 
     RecipeError: the archive is of another bundle, or a model of the run is not the one that ran there.
     """
     from ..stages import carrying
 
-    report = render.read(out)
     _refuse_another_run(results, out, archive)
     _refuse_other_models(results, out)
     profile = Profile.model_validate(report.profile).model_copy(update={"device": "carried"})
-    figures = _figures(results, report, profile, carrying.read(out / STORE / f"profile-{report.run.id}"))
+    figures = _figures(results, report, out, profile, carrying.read(out / STORE / f"profile-{report.run.id}"))
     if not any(facts.get("latency") for facts in figures["engines"].values()):
         reasons = [f"  {name}: {facts.get('failed')}" for name, facts in figures["engines"].items()]
         raise StageError("\n".join([f"{archive}: no engine was timed on the board:", *reasons]))
@@ -125,11 +155,14 @@ def _refuse_other_models(results: Carried, out: Path) -> None:
     listed = {entry["path"]: entry["sha256"] for entry in results.manifest["files"]}
     for name in dict.fromkeys(engine["model"] for engine in results.manifest["engines"]):
         shipped = out / name  # models/VARIANT.onnx, here as there
+        if not shipped.exists():
+            shipped = out / "bundle" / name  # a file in FP16 for a TensorRT that goes by types is made for boards only
         if not shipped.is_file() or sha256(shipped) != listed.get(name):
             raise RecipeError(f"{shipped} is not the file that ran on the board: it was changed or removed since")
 
 
-def _figures(results: Carried, report: Report, profile: Profile, expected: Expected) -> dict[str, Any]:
+def _figures(results: Carried, report: Report, out: Path, profile: Profile, expected: Expected) -> dict[str, Any]:
+    from ..stages.explaining import explain
     from ..stages.measured import figures_of
     from ..stages.on_boards import sampled_words
     from ..stages.tasks import CLASSIFICATION, TASKS
@@ -152,7 +185,40 @@ def _figures(results: Carried, report: Report, profile: Profile, expected: Expec
         answers={name: {"test": rows} for name, rows in expected.answers.items()},
         labels={"test": expected.labels},
     )
-    return figures | {"caveats": [*figures["caveats"], sampled_words(len(expected.labels))]}
+    more = explain(
+        figures["engines"],
+        figures["ratios"],
+        found.layers,
+        files=_files(results, report, out),
+        images=None,
+        machine=found.machine,
+        profile=profile,
+    )
+    engines = {name: facts | more[name] for name, facts in figures["engines"].items()}
+    said = sampled_words(len(expected.labels), by_tool=profile.runtime == "tensorrt")
+    return figures | {"engines": engines, "caveats": [*figures["caveats"], said]}
+
+
+def _files(results: Carried, report: Report, out: Path) -> list[ExportedFile]:
+    """What was exported, as the report tells it, of the variants that ran there."""
+    from ..stages.artifact import ExportedFile
+    from ..stages.twins import variant_of
+
+    models = {str(engine["name"]): out / str(engine["model"]) for engine in results.manifest["engines"]}
+    return [
+        ExportedFile(
+            variant=variant.name,
+            precision=variant.precision,
+            path=models[variant.name],
+            onnx=models[variant.name],
+            description=variant.description,
+            parameters=variant.parameters,
+            macs=variant.macs,
+            parity=variant.exported_parity.model_dump() if variant.exported_parity else {},
+        )
+        for variant in report.variants
+        if variant.name in models and variant_of(variant.name) == variant.name
+    ]
 
 
 def _variants(report: Report, figures: Mapping[str, Any]) -> list[Variant]:

@@ -23,12 +23,14 @@ from ..stages.progress import Progress, Quiet
 from ..stages.tasks import CLASSIFICATION
 from ..stages.tracking import Tracker, Untracked, tracker_for
 from ..targets import memory
+from ..targets.bundle import MANIFEST
 from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError, UnfitError
 from ..targets.runtimes import target
 from . import sums
 from .assemble import assemble
 from .boards import meet_all
 from .controls import carry_out
+from .importing import take_again
 from .plan import Plan, PlannedStage
 from .report import render
 from .report.schema import Report
@@ -118,6 +120,7 @@ def run(
         controls=controls,
     )
     _ship(artifact, report, store, out)
+    report = take_again(report, out, note=reporter.note)
     render.write(report, out)
     sums.write(out)
     crew.wait()
@@ -286,8 +289,17 @@ def _ship(artifact: Artifact, report: Report, store: Store, out: Path) -> None:
         for path in sorted(paths):
             shutil.copy2(path, out / MODELS / path.name)
     if report.bundle is not None:
-        shutil.rmtree(out / "bundle", ignore_errors=True)
-        shutil.copytree(store.folder / f"profile-{artifact.key}" / report.bundle, out / "bundle")
+        made, shipped = store.folder / f"profile-{artifact.key}" / report.bundle, out / "bundle"
+        if not _is_same_job(made, shipped):
+            shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(made, shipped, dirs_exist_ok=True)  # beside what a board left in it
+
+
+def _is_same_job(one: Path, other: Path) -> bool:
+    try:
+        return (one / MANIFEST).read_bytes() == (other / MANIFEST).read_bytes()
+    except OSError:
+        return False
 
 
 def _data_words(data: Data) -> str:

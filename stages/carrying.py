@@ -19,6 +19,7 @@ from .artifact import ExportedFile
 from .on_boards import engines_on
 
 BUNDLE = "bundle"
+MOST_BYTES = 256 * 2**20  # of samples
 EXPECTED = "expected.npz"  # beside the bundle and not in it: labels do not travel
 LABELS, ANSWERS = "labels", "answers-"
 
@@ -42,13 +43,20 @@ def write(
     seed: int,
 ) -> str:
     """Write both into a folder; returns the bundle's name there. images, labels, answers: of the test samples."""
-    rows = evenly(len(images), int(profile.trtexec.get("samples", ANSWERED_BY_TOOL)))
+    rows = evenly(len(images), _most(profile, bytes_each=images[:1].nbytes))
     unknown = BoardFacts(python="3", home="/", boot_id="unknown")
     engines = engines_on(unknown, files, profile, samples=images[rows])
     write_bundle(work / BUNDLE, engines, profile=profile, samples=images[rows], seed=seed)
     told: dict[str, Any] = {f"{ANSWERS}{name}": found[rows] for name, found in answers.items()}
     np.savez(work / EXPECTED, allow_pickle=False, labels=labels[rows], **told)
     return BUNDLE
+
+
+def _most(profile: Profile, *, bytes_each: int) -> int:
+    """Samples: few where each takes a process of trtexec; else as many as a bundle can carry."""
+    if profile.runtime == "tensorrt":
+        return int(profile.trtexec.get("samples", ANSWERED_BY_TOOL))
+    return max(ANSWERED_BY_TOOL, MOST_BYTES // bytes_each)
 
 
 def read(work: Path) -> Expected:

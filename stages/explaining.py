@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ..targets import explain as reasons
 from ..targets import layers, tracing
 from ..targets.jobs import Engine
-from ..targets.layers import LayerTimes
-from .artifact import Context, ExportedFile
+from ..targets.layers import LayerTimes, Readings
+from ..targets.profiles import Profile
+from .artifact import ExportedFile
 from .divergence import Divergence, find_divergence
 from .exporting import float_twin
 from .twins import WORDS, variant_of
@@ -23,41 +24,53 @@ ACCURACY_GAP = 1.0  # points between torch and the runtime: rounding moves singl
 Facts = Mapping[str, Any]
 
 
+def read_layers(
+    engines: Sequence[Engine],
+    measured: Mapping[str, Facts],
+    *,
+    images: NDArray[Any],
+    profile: Profile,
+    progress: Callable[[str, float], None],
+) -> Readings:
+    """Of all engines that run, on this machine. images: the first is what is run layer by layer."""
+    return layers.measure_layers(
+        [engine for engine in engines if not measured[engine.name].get("failed")],
+        sample=images[:1],
+        seconds=SECONDS_EACH,
+        environment=profile.environment,
+        progress=progress,
+    )
+
+
 def explain(
     measured: Mapping[str, Facts],
     ratios: Mapping[str, Mapping[str, Sequence[float]]],
+    readings: Readings,
     *,
     files: Sequence[ExportedFile],
-    engines: Mapping[str, Engine],
-    images: NDArray[Any],
+    images: NDArray[Any] | None,
     machine: Facts,
-    context: Context,
-    progress: Callable[[str, float], None],
+    profile: Profile,
 ) -> dict[str, dict[str, Any]]:
     """More facts of each engine: `layers`, `causes` and `explanation` of a slow INT8 one, `divergence` of a wrong one.
 
-    measured: what is known of each engine so far. images: real ones; the first is what is run layer by layer.
+    measured: what is known of each engine so far. readings: what its layers took, here or on a board. images: real
+    ones; without them nothing is said of wrong answers.
     """
-    file_of = {name: file for name in engines for file in files if variant_of(name) == file.variant}
-    alive = [engine for name, engine in engines.items() if not measured[name].get("failed")]
-    readings = layers.measure_layers(
-        alive,
-        sample=images[:1],
-        seconds=SECONDS_EACH,
-        environment=context.profile.environment,
-        progress=progress,
-    )
-    times = {name: tracing.trace(found, file_of[name].onnx) for name, found in readings.times.items()}
-    more: dict[str, dict[str, Any]] = {name: {} for name in engines}
+    file_of = {name: file for name in measured for file in files if variant_of(name) == file.variant}
+    times = {
+        name: tracing.trace(found, file_of[name].onnx) for name, found in readings.times.items() if name in file_of
+    }
+    more: dict[str, dict[str, Any]] = {name: {} for name in measured}
     for name, found in times.items():
         more[name]["layers"] = layers.facts(found)
-    for name, why in readings.problems.items():
-        more[name]["layers_missing"] = why
+    for name in more.keys() & readings.problems.keys():
+        more[name]["layers_missing"] = readings.problems[name]
     for file in files:
-        if file.precision != "int8":
+        if file.precision != "int8" or file.variant not in measured:
             continue
-        more[file.variant] |= _why_slow(file, times, measured, ratios, files, machine, context)
-        wrong = _divergence(file, measured, files, images)
+        more[file.variant] |= _why_slow(file, times, measured, ratios, files, machine, profile)
+        wrong = _divergence(file, measured, files, images) if images is not None else None
         if wrong is not None:
             more[file.variant]["divergence"] = wrong
     return more
@@ -70,7 +83,7 @@ def _why_slow(
     ratios: Mapping[str, Mapping[str, Sequence[float]]],
     files: Sequence[ExportedFile],
     machine: Facts,
-    context: Context,
+    profile: Profile,
 ) -> dict[str, Any]:
     """Against the fastest float version of the same network."""
     name = file.variant
@@ -91,9 +104,9 @@ def _why_slow(
         times[name],
         twin,
         latency_ms=latency["median"] if latency else None,
-        runtime=context.profile.measures_with,
+        runtime=profile.measures_with,
         machine=machine,
-        environment=context.profile.environment,
+        environment=profile.environment if profile.device in {"local", "none"} else {},
     )
     sentence = reasons.explanation(name, twin, found)
     return {"explanation": sentence, "causes": found} if sentence else {}

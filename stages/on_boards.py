@@ -18,6 +18,7 @@ from ..targets.remote.measuring import Board, measure_on
 from ..targets.remote.together import on_all
 from ..targets.trt import is_strongly_typed
 from .artifact import Context, ExportedFile
+from .explaining import explain
 from .measured import figures_of
 from .progress import Progress
 from .twins import BFLOAT, HALF
@@ -52,6 +53,7 @@ def on_boards(
             inputs=inputs,
             seconds=settings.seconds,
             lock_clocks=settings.lock_clocks,
+            layers=settings.layers,
             seed=context.seed,
             progress=lambda text, share: shares.update(place, share, text, who=board.address.host),
         )
@@ -75,7 +77,17 @@ def on_boards(
             answers=answers,
             labels=labels,
         )
-        figures.append(known | about(one, settings))
+        more = explain(
+            known["engines"],
+            known["ratios"],
+            one.layers,
+            files=files,
+            images=inputs["val"],
+            machine=one.machine,
+            profile=context.profile,
+        )
+        engines_known = {name: facts | more[name] for name, facts in known["engines"].items()}
+        figures.append(known | {"engines": engines_known} | about(one, settings))
     others = [
         {"device": str(board.address)} | facts for board, facts in zip(context.boards[1:], figures[1:], strict=True)
     ]
@@ -126,8 +138,6 @@ def _twin_of(facts: BoardFacts, file: ExportedFile, profile: Profile) -> str | N
 def about(found: Measurement, settings: Measure) -> dict[str, Any]:
     """What the board's script does not measure, and what was answered by a sample."""
     missing = {"all cores": "boards are timed on pinned cores only"} if settings.all_cores else {}
-    if settings.layers:
-        missing["layers"] = "the time of layers is not read on boards"
     if settings.sustained_seconds:
         missing["sustained"] = "boards are not timed for long"
     caveats = [str(caveat) for caveat in found.caveats]
@@ -136,10 +146,11 @@ def about(found: Measurement, settings: Measure) -> dict[str, Any]:
     return {"caveats": caveats, "not_measured": {**found.not_measured, **missing}}
 
 
-def sampled_words(count: int) -> str:
-    """What follows from a board that answers one sample at a time."""
+def sampled_words(count: int, *, by_tool: bool = True) -> str:
+    """What follows from a board that answers test samples only. by_tool: trtexec, one at a time."""
+    which = f"{count} test samples, in a process for each" if by_tool else f"{count} test samples and no others"
     return (
-        f"The board answered {count} test samples, in a process for each: its accuracy is on these alone. "
+        f"The board answered {which}: its accuracy is on these alone. "
         "Validation accuracy, which the choice rests on, was found without the board."
     )
 

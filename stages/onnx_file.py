@@ -8,8 +8,9 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -83,7 +84,7 @@ def _exported(wrapped: nn.Module, example: Tensor, *, opset: int, dynamic_batch:
     """newer: whether another operator set will do where torch needs one, the oldest that it can write."""
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_graph_on_the_terminal():
             warnings.simplefilter("ignore")  # the exporter's own, about its age and about constants it folds
             torch.onnx.export(
                 wrapped.eval(),
@@ -100,8 +101,27 @@ def _exported(wrapped: nn.Module, example: Tensor, *, opset: int, dynamic_batch:
         needed = NEEDS_OPSET.search(first)
         if newer and needed is not None and opset < int(needed[1]) <= NEWEST_OPSET:
             return _exported(wrapped, example, opset=int(needed[1]), dynamic_batch=dynamic_batch, newer=True)
-        raise StageError(f"torch cannot export this model to ONNX opset {opset}: {first}") from None
+        way_out = "" if needed is None else f" (`opset: {needed[1]}` in a profile of your own), or replace the operator"
+        raise StageError(f"torch cannot export this model to ONNX opset {opset}: {first}{way_out}") from None
     return onnx.load_model_from_string(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _no_graph_on_the_terminal() -> Iterator[None]:
+    """Where an operator is too new for the set, the exporter prints the whole network, from C++ and past sys.stdout.
+
+    Its log is off by default, and switched on by a slip in its own code (torch 2.13, `setup_onnx_logging`).
+    """
+    library: Any = torch._C
+    log = getattr(library, "_jit_onnx_log", None)
+    if log is None:
+        yield
+        return
+    library._jit_onnx_log = lambda *words: None
+    try:
+        yield
+    finally:
+        library._jit_onnx_log = log
 
 
 class _Plain(nn.Module):

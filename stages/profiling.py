@@ -14,14 +14,16 @@ from ..targets import cpu
 from ..targets.errors import StageError
 from ..targets.measure import Engine, measure
 from ..targets.profiles import Profile
+from ..targets.remote.boards import BoardFacts
+from ..targets.runtimes import target
 from . import carrying
 from .artifact import Artifact, Context, ExportedFile, Record
 from .data import Split, loader
 from .evaluation import EVAL_BATCH, logits
-from .explaining import explain
+from .explaining import explain, read_layers
 from .exporting import versions
 from .measured import figures_of
-from .on_boards import on_boards
+from .on_boards import engines_on, on_boards
 from .profile import Measure
 from .twins import BFLOAT, HALF, WORDS
 
@@ -38,14 +40,16 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
     if context.boards:
         metrics = on_boards(settings, artifact.files, context, inputs=inputs, answers=answers, labels=labels)
         return artifact.next(record=Record(stage="profile", settings=asdict(settings), seconds=0.0, metrics=metrics))
-    engines = engines_for(artifact.files, context)
+    engines = engines_for(artifact.files, context, samples=inputs["val"])
+    on_gpu = context.profile.measures_with == "tensorrt"  # of which this machine's counters tell nothing
     found = measure(
         list(engines.values()),
         inputs=inputs,
         seconds=settings.seconds,
         environment=context.profile.environment,
-        all_cores=settings.all_cores,
-        memory=settings.memory,
+        all_cores=settings.all_cores and not on_gpu,
+        memory=settings.memory and not on_gpu,
+        energy=not on_gpu,
         batch=context.profile.batch,
         sustained_seconds=settings.sustained_seconds,
         seed=context.seed,
@@ -59,23 +63,31 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
         answers=answers,
         labels=labels,
     )
+    if on_gpu:
+        metrics["not_measured"] |= dict.fromkeys(("memory", "energy"), "what a GPU takes is not read")
     measured, speedups = metrics["engines"], metrics["ratios"]
     if settings.layers and found.incomplete is None:
         try:
+            readings = read_layers(
+                list(engines.values()),
+                measured,
+                images=inputs["val"],
+                profile=context.profile,
+                progress=lambda text, share: context.progress.update(share, text),
+            )
             more = explain(
                 measured,
                 speedups,
+                readings,
                 files=artifact.files,
-                engines=engines,
                 images=inputs["val"],
                 machine=found.machine,
-                context=context,
-                progress=lambda text, share: context.progress.update(share, text),
+                profile=context.profile,
             )
             metrics["engines"] = {name: facts | more[name] for name, facts in measured.items()}
         except KeyboardInterrupt:
             metrics["incomplete"] = "stopped while the time of layers was read"
-    if context.profile.runtime == "tensorrt":
+    if context.profile.device == "none":
         metrics["bundle"] = carrying.write(
             context.work,
             artifact.files,
@@ -88,9 +100,12 @@ def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact
     return artifact.next(record=Record(stage="profile", settings=asdict(settings), seconds=0.0, metrics=metrics))
 
 
-def engines_for(files: tuple[ExportedFile, ...], context: Context) -> dict[str, Engine]:
+def engines_for(files: tuple[ExportedFile, ...], context: Context, *, samples: NDArray[Any]) -> dict[str, Engine]:
     """One engine for each file, and one more for each float file and each narrower float that the CPU computes in."""
     profile = context.profile
+    if profile.measures_with == "tensorrt":  # on a GPU of this machine it builds what a board would
+        here = BoardFacts(python="3", home="/", boot_id="here", runtimes={"tensorrt": target("tensorrt").version()})
+        return {engine.name: engine for engine in engines_on(here, files, profile, samples=samples)}
     engines = {}
     for file in files:
         path = file.path if profile.runtime == profile.measures_with else file.onnx

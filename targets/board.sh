@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds, times and questions every engine of this folder on the board: sh run.sh
-# Written for @BOARD@, TensorRT @VERSION@. Not yet run on hardware.
+# Times and questions every model of this folder on the board: sh run.sh
+# Written for @BOARD@, @RUNTIME@. Not yet run on hardware.
 # It leaves results.tar here, and everything else in results/ and kept/. Nothing is written outside of this folder.
 set -u
 cd "$(dirname "$0")" || exit 1

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import RecipeError, StageError
@@ -27,7 +27,7 @@ BOARD_SCRIPT = "board.pyz"
 PARTS = ("models", "inputs")
 TEXTS = ("run.sh", "README.txt", MANIFEST, BOARD_SCRIPT)
 NOT_YET_RUN = (
-    "Not yet run on hardware: this was tested with a stand-in for trtexec, not on a board. "
+    "Not yet run on hardware: this was tested on a PC, with a stand-in for trtexec, and not on a board. "
     "If it fails there, send the log of the step that failed."
 )
 
@@ -40,20 +40,15 @@ def write_bundle(
     samples: as the model takes them; the first is what is timed, all are answered. seconds: of timing, all engines
     together. StageError: TensorRT there would refuse a file.
     """
-    if profile.runtime != "tensorrt" or profile.runtime_version is None:
-        raise RecipeError(f"profile {profile.name}: a bundle is for TensorRT, and this one runs {profile.runtime}")
     for engine in engines:
         _refuse_strange(engine.name)
-    problems = [
-        problem
-        for path in dict.fromkeys(engine.path for engine in engines)
-        for problem in check(path, version=profile.runtime_version, has_int8="int8" in profile.precisions)
-    ]
+    problems = list(_unbuildable(engines, profile))
     if problems:
         raise StageError("\n".join(["these files would not build on the board:", *problems]))
     _make_room(folder)
     # What a board of that profile would tell of itself: flags depend on the version alone.
-    facts = BoardFacts(python="3", home="/", boot_id="carried", tensorrt_code=version_code(profile.runtime_version))
+    code = version_code(profile.runtime_version) if profile.runtime == "tensorrt" and profile.runtime_version else None
+    facts = BoardFacts(python="3", home="/", boot_id="carried", tensorrt_code=code)
     work = plan(engines, profile=profile, facts=facts, inputs=samples, seconds=seconds, seed=seed)
     for name, content in work.files.items():
         with (folder / name).open("wb") as file:
@@ -61,6 +56,14 @@ def write_bundle(
     _write_texts(folder, profile, work)
     _write_checksums(folder)
     return work
+
+
+def _unbuildable(engines: Sequence[Engine], profile: Profile) -> Iterator[str]:
+    """What TensorRT there would refuse; other runtimes read what was answered with them here."""
+    if profile.runtime != "tensorrt":
+        return
+    for path in dict.fromkeys(engine.path for engine in engines):
+        yield from check(path, version=profile.runtime_version or "", has_int8="int8" in profile.precisions)
 
 
 def _make_room(folder: Path) -> None:
@@ -79,10 +82,9 @@ def _refuse_strange(name: str) -> None:
 
 
 def _write_texts(folder: Path, profile: Profile, work: Work) -> None:
-    version = profile.runtime_version or ""
     board = " ".join(profile.board.split())  # it stands in a comment of the script: on one line
     script = SCRIPT.read_text(encoding="utf-8")
-    for mark, text in {"@BOARD@": board, "@VERSION@": version}.items():
+    for mark, text in {"@BOARD@": board, "@RUNTIME@": _runtime(profile)}.items():
         script = script.replace(mark, text)
     (folder / "run.sh").write_text(script, encoding="utf-8")
     (folder / "run.sh").chmod(0o755)
@@ -91,19 +93,35 @@ def _write_texts(folder: Path, profile: Profile, work: Work) -> None:
     (folder / "README.txt").write_text(_readme(profile, work), encoding="utf-8")
 
 
+def _runtime(profile: Profile) -> str:
+    name = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[profile.runtime]
+    return " ".join(filter(None, (name, profile.runtime_version)))
+
+
+def _steps(profile: Profile) -> str:
+    """What is done on the board before run.sh, and how that is started."""
+    if profile.runtime == "tensorrt":
+        mode, start = "sudo nvpmodel -m 0 && sudo jetson_clocks   (look up the mode's number)", "sh bundle/run.sh"
+        return f"2. Set the board to its fastest mode: {mode}\n3. Run it there:                      {start}"
+    install = f"python3 -m venv env && env/bin/pip install {profile.runtime}"
+    return (
+        f"2. Give it a Python with the runtime: {install}\n3. Run it there:                      "
+        'PYTHON="$PWD/env/bin/python" sh bundle/run.sh'
+    )
+
+
 def _readme(profile: Profile, work: Work) -> str:
     engines = "\n".join(
         f"  {engine['name']:<24} {engine['precision']:<5} {engine['model']}" for engine in work.manifest["engines"]
     )
-    return f"""Models for {profile.board} with TensorRT {profile.runtime_version}
+    return f"""Models for {profile.board} with {_runtime(profile)}
 
 {NOT_YET_RUN}
 
 1. Copy this folder to the board:     scp -r bundle USER@BOARD:
-2. Set the board to its fastest mode: sudo nvpmodel -m 0 && sudo jetson_clocks   (look up the mode's number)
-3. Run it there:                      sh run.sh
+{_steps(profile)}
    It takes minutes for each engine. A run that was interrupted goes on where it stopped.
-4. Bring results.tar back, and put it into the run's report on the machine that made it:
+4. Bring bundle/results.tar back, and put it into the run's report on the machine that made it:
                                       compress import results.tar --out FOLDER_OF_THE_RUN
 
 Engines:

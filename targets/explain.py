@@ -44,7 +44,7 @@ def causes(
         *_overhead(times, latency_ms),
     ]
     ordered = [text for _, text in sorted(found, key=lambda cause: -cause[0])]
-    return ordered + _instructions(machine, environment)
+    return ordered + (_instructions(machine, environment) if runtime != "tensorrt" else [])
 
 
 def explanation(name: str, twin: Twin, found: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from .caveats import Caveat
 from .energy import Energy
+from .layers import Readings
 from .statistics import Latency
 
 
@@ -45,7 +46,8 @@ class Measurement:
     batch: samples of each call that `batched` timed. sustained: latencies over time, see sustained.summary.
     not_measured: figures that no engine has, and why. unreliable: why no claim can rest on these timings; None:
     they hold. incomplete: where it was stopped before it was done; None: it was not. answered: where a board answered a
-    sample of the inputs only, which of each split; an absent split was not answered at all.
+    sample of the inputs only, which of each split; an absent split was not answered at all. layers: what a board
+    counted of each; on this machine that is a measurement of its own (`layers.measure_layers`).
     """
 
     figures: dict[str, Figures]
@@ -58,3 +60,4 @@ class Measurement:
     unreliable: str | None = None
     incomplete: str | None = None
     answered: dict[str, NDArray[np.intp]] | None = None
+    layers: Readings = field(default_factory=Readings)

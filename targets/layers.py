@@ -138,14 +138,26 @@ def measure_layers(
 
 def read(engine: Engine, sample: Array, *, seconds: float) -> LayerTimes:
     """The counters of one engine, in this process. StageError or RuntimeMissingError: there are none."""
-    from .errors import StageError
     from .ort_layers import times as of_onnxruntime
     from .ov_layers import times as of_openvino
+    from .trt_here import times as of_tensorrt
 
-    readers = {"onnxruntime": of_onnxruntime, "openvino": of_openvino}
-    if engine.runtime not in readers:
-        raise StageError(f"{engine.runtime} does not tell the time of its layers here")
+    readers = {"onnxruntime": of_onnxruntime, "openvino": of_openvino, "tensorrt": of_tensorrt}
     return readers[engine.runtime](engine, sample, seconds=seconds)
+
+
+def in_int8(weighted: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """What runs in INT8, in the words of `Target.int8_layers`. weighted: name, kind and precision of each layer."""
+    kinds: dict[str, int] = {}
+    for _, kind, precision in weighted:
+        kinds[f"{kind} {precision}"] = kinds.get(f"{kind} {precision}", 0) + 1
+    left = [name for name, _, precision in weighted if precision != "int8"]
+    return {
+        "int8_layers": len(weighted) - len(left),
+        "weighted_layers": len(weighted),
+        "kinds": kinds,
+        "float_layers": left,
+    }
 
 
 def pack(times: LayerTimes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .jobs import Engine
@@ -26,13 +27,28 @@ def times(engine: Engine, sample: Array, *, seconds: float) -> LayerTimes:
     while runs < LEAST_RUNS or time.monotonic() - began < seconds:
         request.infer(sample, share_inputs=True)
         runs += 1
-    late = _counters(request)
+    nodes = [_node(node) for node in compiled.get_runtime_model().get_ordered_ops()]
+    return from_counters(nodes, early=early, late=_counters(request), skipped=SKIPPED_RUNS, runs=runs)
+
+
+def from_counters(
+    nodes: Sequence[tuple[str, str, str, str]],
+    *,
+    early: Mapping[str, float],
+    late: Mapping[str, float],
+    skipped: int,
+    runs: int,
+) -> LayerTimes:
+    """One layer for each node that was executed.
+
+    nodes: name, kind, precision and names in the file, of each. early: mean microseconds of the skipped runs. late:
+    of all runs, these among them.
+    """
     spent_us = {  # the counters are means since the start: take the first runs out again
-        node: max(0.0, (mean * runs - early.get(node, 0.0) * SKIPPED_RUNS) / (runs - SKIPPED_RUNS))
-        for node, mean in late.items()
+        node: max(0.0, (mean * runs - early.get(node, 0.0) * skipped) / (runs - skipped)) for node, mean in late.items()
     }
-    layers = [_layer(node, spent_us) for node in compiled.get_runtime_model().get_ordered_ops()]
-    return LayerTimes(layers=tuple(layer for layer in layers if layer is not None), runs=runs - SKIPPED_RUNS)
+    layers = [_layer(*node, spent_us) for node in nodes]
+    return LayerTimes(layers=tuple(layer for layer in layers if layer is not None), runs=runs - skipped)
 
 
 def _counters(request: Any) -> dict[str, float]:
@@ -40,10 +56,13 @@ def _counters(request: Any) -> dict[str, float]:
     return {entry.node_name: entry.real_time.total_seconds() * 1e6 for entry in request.profiling_info}
 
 
-def _layer(node: Any, spent_us: dict[str, float]) -> Layer | None:
+def _node(node: Any) -> tuple[str, str, str, str]:
     info = node.get_rt_info()
     kind, runs_in, names = (_text(info, key) for key in ("layerType", "runtimePrecision", "originalLayersNames"))
-    name = node.get_friendly_name()
+    return node.get_friendly_name(), kind, runs_in, names
+
+
+def _layer(name: str, kind: str, runs_in: str, names: str, spent_us: Mapping[str, float]) -> Layer | None:
     if kind in NOT_RUN or name not in spent_us:
         return None
     sources = tuple(part for part in names.split(",") if part)

@@ -65,8 +65,8 @@ class Watch:
         return {
             "seconds": round(seconds, 3),
             **self._load(seconds),
-            "frequency_mhz": _range([look.frequency_mhz for look in self.seen]),
-            "temperature_c": _range([look.temperature_c for look in self.seen]),
+            "frequency_mhz": spread([look.frequency_mhz for look in self.seen]),
+            "temperature_c": spread([look.temperature_c for look in self.seen]),
             **{
                 name: None if value is None or before[name] is None else value - (before[name] or 0)
                 for name, value in after.items()
@@ -127,7 +127,8 @@ def _swapped_pages(root: Path) -> int | None:
     return sum(int(count) for count in found.values()) if found else None
 
 
-def _range(values: Sequence[float | None]) -> dict[str, float] | None:
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Of what was seen, in its order; None: nothing was."""
     known = [value for value in values if value is not None]
     if not known:
         return None

@@ -1,37 +1,41 @@
-"""TensorRT: its engines are built on the board, so all there is here is choosing the flags of its tool."""
+"""TensorRT: the runtime on a GPU of this machine, and the flags of its tool for engines that are built on a board."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import RecipeError, RuntimeMissingError
+from .errors import RecipeError
 from .operator_tables import version_tuple
 from .sessions import Session
 
-ON_THE_BOARD = (
-    "a TensorRT engine is built on the board that runs it and fits no other machine: "
-    "take the bundle there and run run.sh, or measure a stand-in runtime here"
-)
 STRONGLY_TYPED = (11,)  # from here on precisions come from the graph, and trtexec's other defaults turned round
 PRECISION_FLAGS = {"fp16": "--fp16", "int8": "--int8"}
 
 
 class TensorRT:
-    """Known by name; there is no way to run it from this machine."""
+    """On an NVIDIA GPU of this machine. A board is another matter: engines are built there (`remote`)."""
 
     name = "tensorrt"
 
     def unavailable(self) -> str | None:
-        return ON_THE_BOARD
+        from .trt_here import problem
+
+        return problem()
 
     def version(self) -> str:
-        return "on the board"
+        from .trt_here import version
+
+        return version()
 
     def load(self, path: Path, *, precision: str, threads: int = 1) -> Session:
-        raise RuntimeMissingError(f"{path.name} cannot be loaded here: {ON_THE_BOARD}")
+        from .trt_here import load
+
+        return load(path, precision=precision)
 
     def int8_layers(self, path: Path, *, precision: str = "int8", threads: int = 1) -> dict[str, Any]:
-        raise RuntimeMissingError(f"the layers of {path.name} cannot be read here: {ON_THE_BOARD}")
+        from .trt_here import int8_layers
+
+        return int8_layers(path, precision=precision)
 
 
 def is_strongly_typed(version: str) -> bool:

@@ -26,9 +26,13 @@ def section_of(report: Report, where: Where) -> Markup:
     known = [(index, variant) for index, variant in enumerate(report.variants) if variant.layers]
     if not known:
         return section("layers", title, missing("The time of single layers"), *_float_layers(report))
+    latency = known[0][1].latency_ms
+    by = (
+        "TensorRT's profiler" if latency and latency.runtime == "tensorrt" else "the runtime's own counters, one thread"
+    )
     note = (
-        "By the runtime's own counters, one pinned thread, in a process apart from the comparison of latencies: "
-        "counting slows layers down, and whole microseconds are counted, so that shares tell more than sums. "
+        f"By {by}, apart from the comparison of latencies: counting slows layers down, and what is short is counted "
+        "roughly, so that shares tell more than sums. "
         "Conversions are what the runtime puts between layers of different precision or memory layout."
     )
     return section(

@@ -64,6 +64,7 @@ def measure_on(
     inputs: Mapping[str, NDArray[Any]],
     seconds: float,
     lock_clocks: bool = False,
+    layers: bool = True,
     seed: int = 0,
     progress: Progress = lambda text, share: None,
 ) -> Measurement:
@@ -83,6 +84,7 @@ def measure_on(
         inputs=np.concatenate(list(rows.values())),
         seconds=seconds,
         lock_clocks=lock_clocks,
+        layers=layers,
         seed=seed,
     )
     _refuse_without_room(planned, board)

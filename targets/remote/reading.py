@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import statistics as plain
-import zlib
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,15 +15,17 @@ from ..cpu import TELLING
 from ..energy import Energy
 from ..errors import DeviceError, StageError
 from ..figures import Figures, Measurement
+from ..layers import in_int8
 from ..reliability import unreliable
 from ..statistics import Latency
+from ..surroundings import spread
 from ..tensorrt_tool import advice, files, log
+from . import counted
 from .boards import BoardFacts
 from .device import Left
+from .unpacking import text_of, unpacked
 from .work import Work
 
-MOST_BYTES = 512 * 2**20  # of one unpacked file
-WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatrixMultiply", "Gemm", "CaskConvolution")
 TELLING_POWER_SAMPLES = 20
 
 
@@ -41,13 +40,14 @@ def measurement(
     tensorrt = work.manifest["runtime"] == "tensorrt"
     figures, told = reader.of_tensorrt() if tensorrt else reader.in_process()
     timed = {name: one.latency for name, one in figures.items() if one.latency}
-    machine = describe(facts, held=bool(work.manifest["lock_clocks"]))
+    machine = describe(facts, held=bool(work.manifest["lock_clocks"])) | reader.during
     version = facts.tensorrt if tensorrt else facts.runtimes.get(work.manifest["runtime"])
     return Measurement(
         figures=figures,
         machine=machine,
         caveats=[*told, *_slowed(reader.watched, facts, machine), *caveats(timed, machine)],
         versions={work.manifest["runtime"]: version or "unknown"},
+        layers=reader.layers,
         not_measured=reader.not_measured,
         unreliable=unreliable(timed),
     )
@@ -64,6 +64,7 @@ def describe(facts: BoardFacts, *, held: bool = False) -> dict[str, Any]:
         "kernel": facts.kernel,
         "load_1m": facts.load,
         "governor": facts.clocks.get("governor"),
+        "frequency_limit_mhz": _highest(facts.clocks.get("cpu")),
         "temperatures_c": facts.temperatures_c,
     }
     if facts.l4t:
@@ -76,15 +77,24 @@ def describe(facts: BoardFacts, *, held: bool = False) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _highest(clock: object) -> float | None:
+    """Of a clock's three figures: now, least, most."""
+    values = _list(clock)
+    return _number(values[2]) if len(values) == 3 else None
+
+
 class _Reader:
     def __init__(self, work: Work, results: Left, *, splits: Mapping[str, int], threads: int) -> None:
         self.work, self.results, self.splits, self.threads = work, results, splits, threads
         self.names = [engine["name"] for engine in work.manifest["engines"]]
         self.not_measured: dict[str, str] = {}
+        self.during: dict[str, Any] = {}  # of the machine, while it was timed
+        self.layers = counted.layers_in(work, results)
         self.watched: list[Mapping[str, Any]] = []  # what the board did in each round of each engine
 
     def in_process(self) -> tuple[dict[str, Figures], list[Caveat]]:
         timing = _mapping(self.results.json("timing-all.json"))
+        self.during = _during(timing)
         self.not_measured["energy"] = "the board's script measures energy only with TensorRT"
         return {name: self._one_in_process(name, timing) for name in self.names}, []
 
@@ -106,7 +116,15 @@ class _Reader:
             memory_mb={**known, "peak": peak} if peak is not None else None,
             cold_start_ms={str(key): float(value) for key, value in _mapping(memory.get("cold_start")).items()} or None,
             outputs=self._plain_outputs(name),
+            int8=self._counted(name),
         )
+
+    def _counted(self, name: str) -> dict[str, Any] | None:
+        times = self.layers.times.get(name)
+        if times is None:
+            return None
+        weighted = [layer for layer in times.layers if layer.role == "weighted"]
+        return in_int8([(layer.node, layer.kind, layer.precision) for layer in weighted])
 
     def _plain_outputs(self, name: str) -> dict[str, NDArray[np.float32]] | None:
         told = _mapping(self.results.json(f"answers-{name}.json"))
@@ -124,7 +142,7 @@ class _Reader:
         found = {}
         for name in self.names:
             build = _mapping(self.results.json(f"build-{name}.json"))
-            said = log.read(_text(self.results.read(f"build-{name}.log")))
+            said = log.read(text_of(self.results.read(f"build-{name}.log")))
             if not build.get("ok"):
                 found[name] = Figures(failed=_build_failure(build, said))
                 continue
@@ -146,9 +164,9 @@ class _Reader:
         timed = [_mapping(_mapping(one).get(name)) for one in _list(rounds.get("rounds"))]
         visits, visited, started = [], [], 0.0
         for number, one in enumerate(timed):
-            text = _unpacked(self.results.read(f"times-{name}-{number}.json.gz"))
+            text = unpacked(self.results.read(f"times-{name}-{number}.json.gz"))
             if one.get("why") or text is None:
-                said = log.read(_unpacked(self.results.read(f"time-{name}-{number}.log.gz")) or "")
+                said = log.read(unpacked(self.results.read(f"time-{name}-{number}.log.gz")) or "")
                 raise StageError(_sentence("it could not be timed", str(one.get("why")), said))
             warmup = next(flag for flag in self._engine(name)["time"] if flag.startswith("--warmUp="))
             samples = files.samples(text, warmup_ms=float(warmup.partition("=")[2]))
@@ -196,7 +214,7 @@ class _Reader:
             return None
         rows = []
         for file in _list(told.get("outputs")):
-            text = _unpacked(self.results.read(str(file)))
+            text = unpacked(self.results.read(str(file)))
             if text is None:
                 return None
             rows.append(_first_output(text))
@@ -204,19 +222,12 @@ class _Reader:
 
     def _precisions(self, name: str) -> dict[str, Any] | None:
         data = self.results.read(f"layerinfo-{name}.json")
-        if data is None:
-            return None
-        layers = files.engine_layers(_text(data))
-        weighted = [layer for layer in layers if any(kind in layer.kind for kind in WEIGHTED)]
-        kinds: dict[str, int] = {}
-        for layer in weighted:
-            kinds[f"{layer.kind} {layer.precision}"] = kinds.get(f"{layer.kind} {layer.precision}", 0) + 1
-        return {
-            "int8_layers": sum(layer.precision in {"int8", "mixed"} for layer in weighted),
-            "weighted_layers": len(weighted),
-            "kinds": kinds,
-            "float_layers": [layer.name for layer in weighted if layer.precision not in {"int8", "mixed"}],
-        }
+        try:
+            layers = files.engine_layers(text_of(data)) if data is not None else ()
+        except StageError:
+            return None  # the engine runs all the same; what is wrong with its layers is told with their times
+        weighted = [layer for layer in layers if layer.is_weighted]
+        return in_int8([(layer.name, layer.kind, layer.reads) for layer in weighted]) if layers else None
 
     def _engine(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = next(one for one in self.work.manifest["engines"] if one["name"] == name)
@@ -228,6 +239,18 @@ class _Reader:
             raise DeviceError(f"{name} answered {len(outputs)} samples where {wanted} were asked")
         ends = np.cumsum(list(self.splits.values()))[:-1]
         return dict(zip(self.splits, np.split(outputs, ends), strict=True))
+
+
+def _during(timing: Mapping[str, Any]) -> dict[str, Any]:
+    """What the board's CPU did while it was timed, in the words of `surroundings.Watch`."""
+    seen = [_mapping(one) for one in _list(timing.get("seen"))]
+    return {
+        "during": {
+            "frequency_mhz": spread([_number(one.get("mhz")) for one in seen]),
+            "temperature_c": spread([_number(one.get("celsius")) for one in seen]),
+            "throttle_events": sum(one.get("held_back") is True for one in seen),
+        }
+    }
 
 
 def _latency(samples: object, visited: object, *, threads: int) -> Latency | None:
@@ -264,8 +287,7 @@ def _slowed(watched: Sequence[Mapping[str, Any]], facts: BoardFacts, machine: Ma
     """Clocks that were held and fell all the same, as they do from heat or want of power."""
     if not (machine.get("jetson") or {}).get("clocks_held"):
         return []
-    limits = _list(facts.clocks.get("gpu"))
-    limit = _number(limits[2]) if len(limits) == 3 else None
+    limit = _highest(facts.clocks.get("gpu"))
     seen = [clock for one in watched if (clock := _number(_mapping(one.get("slowest_mhz")).get("gpu"))) is not None]
     if limit is None or not seen or min(seen) >= CLOCK_SHARE * limit:
         return []
@@ -308,24 +330,6 @@ def _first_output(text: str) -> NDArray[np.float32]:
         return values.reshape(shape)
     except (ValueError, KeyError, IndexError, RecursionError) as error:
         raise DeviceError(f"an answer of the engine is damaged ({type(error).__name__}: {error})") from None
-
-
-def _unpacked(data: bytes | None) -> str | None:
-    """A gzip file's text, with a limit: a small file can unpack to a very large one."""
-    if data is None:
-        return None
-    try:
-        with gzip.GzipFile(fileobj=BytesIO(data)) as file:
-            found = file.read(MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DeviceError(f"a file of the board is damaged ({error})") from None
-    if len(found) > MOST_BYTES:
-        raise DeviceError(f"a file of the board unpacks to more than {MOST_BYTES >> 20} MiB")
-    return _text(found)
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "replace")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

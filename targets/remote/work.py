@@ -23,6 +23,7 @@ BUILD_SECONDS = 3600.0  # a large network takes more than half an hour on a Jets
 STEP_SECONDS = 900.0
 ROUNDS = 12
 ANSWERED_BY_TOOL = 64  # a process for each: two seconds on a Jetson Nano
+LAYER_SECONDS = 0.4  # of counting, for each engine: shares stand after a hundred inferences
 SCHEMA = 1
 SAMPLE = "inputs/sample.bin"  # what is timed
 
@@ -46,11 +47,12 @@ def plan(
     lock_clocks: bool = False,
     seed: int = 0,
     rounds: int | None = None,
+    layers: bool = True,
 ) -> Work:
     """What a board has to do to measure these engines in turn, and to answer the inputs.
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
-    rounds: in which TensorRT's engines are timed in turn; None: as the profile says.
+    rounds: in which TensorRT's engines are timed in turn; None: as the profile says. layers: read the time of each.
     """
     rounds = rounds or int(profile.trtexec.get("rounds", ROUNDS))
     tensorrt = profile.runtime == "tensorrt"
@@ -71,6 +73,7 @@ def plan(
         "rounds": rounds,
         "seed": seed,
         "lock_clocks": lock_clocks,
+        "layer_seconds": LAYER_SECONDS if layers else 0,
         "limits": {"build_seconds": BUILD_SECONDS, "step_seconds": STEP_SECONDS},
         "input": {"file": SAMPLE, "dtype": str(samples.dtype), "shape": list(samples[:1].shape)},
         "evaluation": evaluation,

@@ -17,6 +17,11 @@ from ..errors import StageError
 
 MOST_BYTES = 256 * 2**20
 NAME = re.compile(r'("name" : ")(.*)(", "timeMs" : )')
+# What a layer does, by words in its kind: these changed between releases, as did their spelling.
+WEIGHTED = re.compile(r"convolution|\bconv\b|gemm|fully_?connected|matrix_?multiply|matmul", re.IGNORECASE)
+CONVERSION = re.compile(r"reformat|quantize|^cast$", re.IGNORECASE)
+COPIED = "Reformatting CopyNode"
+IN_METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")  # TensorRT 8.6 and newer
 PRECISIONS = {"int8": "int8", "bf16": "bf16", "fp16": "fp16", "half": "fp16", "fp32": "fp32", "float": "fp32"}
 
 
@@ -39,12 +44,27 @@ class LayerTime:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLayer:
-    """A layer of a built engine. precision: of what it reads and writes; "mixed" where they differ."""
+    """A layer of a built engine. precision: of what it reads and writes; "mixed" where they differ.
+
+    reads: precision of its first input, which is what a layer with weights computes in. nodes: of the ONNX file, as far
+    as it names them.
+    """
 
     name: str
     kind: str
     precision: str
+    reads: str
+    nodes: tuple[str, ...] = ()
     tactic: str | None = None
+
+    @property
+    def is_weighted(self) -> bool:
+        return WEIGHTED.search(self.kind) is not None
+
+    @property
+    def is_conversion(self) -> bool:
+        """Does it only change precision or memory layout?"""
+        return CONVERSION.search(self.kind) is not None or self.name.startswith(COPIED)
 
 
 def samples(text: str, *, warmup_ms: float) -> Samples:
@@ -64,13 +84,17 @@ def samples(text: str, *, warmup_ms: float) -> Samples:
 
 def layer_times(text: str) -> tuple[LayerTime, ...]:
     """`--exportProfile`: layers in the order in which they run."""
-    escaped = NAME.sub(lambda found: found[1] + _escaped(found[2]) + found[3], text)
     found = []
-    for entry in _list(escaped, "the profile"):
+    for entry in _list(_escape(text), "the profile"):
         ms = _number(entry, "averageMs")
         if isinstance(entry.get("name"), str) and ms is not None:
             found.append(LayerTime(name=entry["name"], ms=ms))
     return tuple(found)
+
+
+def profiled_runs(text: str) -> int:
+    """`--exportProfile`: how many inferences its means are of; 0 where it does not tell."""
+    return int(next((count for entry in _list(_escape(text), "the profile") if (count := _number(entry, "count"))), 0))
 
 
 def engine_layers(text: str) -> tuple[EngineLayer, ...]:
@@ -84,16 +108,29 @@ def engine_layers(text: str) -> tuple[EngineLayer, ...]:
 
 def _engine_layer(layer: Mapping[str, Any] | str) -> EngineLayer:
     if isinstance(layer, str):
-        return EngineLayer(name=layer, kind="", precision="not told")
-    tensors = [*_tensors(layer.get("Inputs")), *_tensors(layer.get("Outputs"))]
-    kinds = {precision for tensor in tensors if (precision := _precision(tensor))}
-    tactic = layer.get("TacticName") or layer.get("TacticValue")
+        return EngineLayer(name=layer, kind="", precision="not told", reads="not told", nodes=_nodes(layer, ""))
+    inputs, outputs = _precisions(layer.get("Inputs")), _precisions(layer.get("Outputs"))
+    kinds = {*inputs, *outputs}
+    tactic, name = layer.get("TacticName") or layer.get("TacticValue"), str(layer.get("Name", ""))
     return EngineLayer(
-        name=str(layer.get("Name", "")),
+        name=name,
         kind=str(layer.get("ParameterType") or layer.get("LayerType") or ""),
         precision=kinds.pop() if len(kinds) == 1 else ("mixed" if kinds else "not told"),
+        reads=(inputs or outputs or ["not told"])[0],
+        nodes=_nodes(name, str(layer.get("Metadata", ""))),
         tactic=str(tactic) if tactic else None,
     )
+
+
+def _nodes(name: str, metadata: str) -> tuple[str, ...]:
+    """A fused layer is called after all that it was made of: `/conv/Conv + /relu/Relu`."""
+    if name.startswith(COPIED):
+        return ()
+    return tuple(dict.fromkeys([*IN_METADATA.findall(metadata), *name.split(" + ")]))
+
+
+def _precisions(tensors: object) -> list[str]:
+    return [found for words in _tensors(tensors) if (found := _precision(words))]
 
 
 def _tensors(value: object) -> list[str]:
@@ -127,6 +164,10 @@ def _number(entry: Mapping[str, Any], key: str) -> float | None:
     value = entry.get(key)
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     return float(value) if usable else None  # type: ignore[arg-type]
+
+
+def _escape(profile: str) -> str:
+    return NAME.sub(lambda found: found[1] + _escaped(found[2]) + found[3], profile)
 
 
 def _escaped(name: str) -> str:

@@ -68,6 +68,9 @@ def test_a_run_is_measured_on_the_board(capsys: pytest.CaptureFixture[str], addr
         assert variant.memory_mb is not None
         assert variant.parity is not None
         assert variant.parity.ok
+        assert variant.layers is not None, "by ONNX Runtime's own counters there"
+        assert variant.layers.total_ms > 0
+        assert variant.int8 is not None or variant.precision != "int8"
     assert report.profile["device"] == address
     assert report.verdict.unreliable or report.budget["accuracy_drop"].met is not None
     assert report.bundle is None
@@ -292,6 +295,35 @@ def test_two_boards_are_measured_and_both_must_be_faster(
     for name in ("report.html", "report.md"):
         assert "Measured on the device, " in (trained / name).read_text()
         assert other.address.rpartition(":")[2] in (trained / name).read_text()
+
+
+def test_a_board_that_cannot_be_reached_gets_a_bundle_without_tensorrt_too(
+    capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, out := tmp_path / "out")
+    words = ["--target", "raspberry-pi-5", "--out", str(out), *SHORT, "--set=profile.seconds=0.3"]
+    assert run(capsys, *words, "--set=profile.all_cores=false")[0] in (0, 4)
+    before = render.read(out)
+    assert before.bundle == "bundle"
+    assert {one.latency_ms.where for one in before.variants if one.latency_ms} <= {"stand-in"}
+    done = subprocess.run(
+        ["sh", str(out / "bundle/run.sh")], env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    code, _, said = run(capsys, "import", str(out / "bundle/results.tar"), "--out", str(out))
+    assert code in (0, 4), said
+    report = render.read(out)
+    complete(report)
+    assert report.profile["device"] == "carried"
+    for variant in report.variants:
+        assert variant.latency_ms is not None
+        assert (variant.latency_ms.where, variant.latency_ms.runtime) == ("device", "onnxruntime")
+        assert variant.accuracy is not None
+        assert variant.accuracy.n == (report.data.test if report.data else 0)
+        assert variant.layers is not None
+        assert variant.parity is not None
+        assert variant.parity.ok
 
 
 def until(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:

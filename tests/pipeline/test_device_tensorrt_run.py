@@ -17,6 +17,7 @@ import pytest
 from command import run
 from sshd import Server, serve
 
+from edgepress.pipeline import importing
 from edgepress.pipeline.report import render
 from edgepress.pipeline.report.schema import Report
 from edgepress.targets import profiles
@@ -28,7 +29,7 @@ SAMPLES = 4
 SHORT = [
     "--model=builtin:digits-student", "--data=builtin:digits", "--set=stages=[train,prune,quantize,export,profile]",
     "--set=train.epochs=1", "--set=train.lr=0.003", "--set=train.batch_size=64", "--set=prune.epochs=1",
-    "--set=quantize.epochs=1", "--set=profile.seconds=0.3", "--set=profile.layers=false",
+    "--set=quantize.epochs=1", "--set=profile.seconds=0.3",
 ]  # fmt: skip
 WHOLE = "10.3.0"  # the version for which every stage runs; the others differ in how files are built and timed
 VERSIONS = [("8201", "8.2.1"), ("8601", "8.6.1"), ("100300", "10.3.0"), ("101601", "10.16.1"), ("110100", "11.1.0")]
@@ -72,6 +73,10 @@ def timed_there(report: Report, version: str) -> None:
         assert variant.parity is not None
         assert variant.parity.n == SAMPLES
         assert variant.memory_mb is not None
+        assert variant.layers is not None, "by trtexec's profile"
+        assert {layer.role for layer in variant.layers.layers} == {"weighted", "conversion"}
+        assert all(layer.layer for layer in variant.layers.layers)
+        assert (variant.layers.int8_share > 0.5) == (variant.precision == "int8")
         if variant.precision == "int8":
             assert variant.int8 is not None
             assert variant.int8["int8_layers"] == variant.int8["weighted_layers"]
@@ -142,6 +147,35 @@ def test_what_a_bundle_found_comes_into_the_report_as_measured_on_the_device(
     assert "not measured on the device" not in report.verdict.sentence
     assert run(capsys, "verify", str(out), "--no-measure")[0] == 0
     assert "Measured on" in (out / "report.html").read_text()
+
+
+def test_the_same_command_again_keeps_the_figures_of_the_board(
+    capsys: pytest.CaptureFixture[str], carried: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(carried[0], out := tmp_path / "out")
+    archive = out / "bundle/results.tar"
+    words = [
+        "--target",
+        str(carried[0].parent / "own.yaml"),
+        "--out",
+        str(out),
+        *SHORT,
+        "--set=profile.all_cores=false",
+    ]
+    assert run(capsys, "import", str(archive), "--out", str(out), "--quiet")[0] in (0, 4)
+    code, _, said = run(capsys, *words)
+    assert code in (0, 4), said
+    assert "the figures are the board's again" in " ".join(said.split())
+    timed_there(render.read(out), "10.3.0")
+    assert archive.is_file(), "what the board left in the bundle's folder stays"
+    assert run(capsys, "verify", str(out), "--no-measure")[0] == 0
+    manifest = out / "bundle/manifest.json"
+    notes: list[str] = []
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))  # as other models have
+    report = render.read(out)
+    assert importing.take_again(report, out, note=notes.append) is report
+    assert "imported before are not in this report" in notes[0]
+    assert "run the bundle of this one on the board" in notes[0]
 
 
 def changed(archive: Path, to: Path, change: Changer, *, mend: bool = True) -> Path:

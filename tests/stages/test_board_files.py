@@ -91,6 +91,19 @@ def test_a_network_that_cannot_be_said_is_refused_before_any_training_with_its_l
     refuse_what_cannot_be_built(networks, context(tmp_path, target="jetson-orin-nano"))
 
 
+def test_torch_prints_no_network_where_an_operator_is_too_new_for_the_set(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It would do so from C++, past Python's own stdout."""
+    path = tmp_path / "sampled.onnx"
+    with pytest.raises(StageError, match="grid_sampler.* opset version 13 .*`opset: 16` in a profile of your own"):
+        write_onnx(Sampled(), path, example=images(), opset=13, dynamic_batch=False, metadata={})
+    with pytest.raises(StageError, match=r"GridSample.* does not have it yet"):
+        write_onnx(Sampled(), path, example=images(), opset=13, dynamic_batch=False, metadata={}, tensorrt="8.2.1")
+    assert capfd.readouterr() == ("", "")
+    assert not path.exists()
+
+
 def test_where_tensorrt_does_not_run_it_nothing_is_refused(tmp_path: Path) -> None:
     refuse_what_cannot_be_built({"baseline": Sampled().eval()}, context(tmp_path, target="openvino-cpu"))
     assert list(tmp_path.iterdir()) == []

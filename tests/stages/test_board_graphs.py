@@ -265,6 +265,16 @@ def test_the_last_layer_answers_in_float(graph: Graph) -> None:
     assert graph.makers["output"].op_type == "Gemm"
 
 
+def test_no_convolution_is_rounded_that_is_too_small_for_a_kernel_in_int8(graph: Graph) -> None:
+    """Model-Optimizer, graph_utils.find_nodes_from_convs_to_exclude, of convolutions that are not grouped."""
+    for node in of(graph, "Conv"):
+        outputs, inputs, high, wide = graph.shape(graph.makers[node.input[1]].input[0]) or (0, 0, 0, 1)
+        is_first = graph.makers[graph.makers[node.input[0]].input[0]].input[0] == "input"
+        is_wide = inputs >= 16 and outputs >= 16
+        one_side_fits = (inputs % 8 == 0 or outputs % 8 == 0) and (is_first or inputs >= 16 or outputs >= 16)
+        assert is_wide or (one_side_fits and high == wide), node.name
+
+
 def test_nothing_but_layers_and_residuals_is_rounded(graph: Graph) -> None:
     """No pooling, resizing or normalisation of its own."""
     weighted = {"Conv", "Gemm", "Add"}

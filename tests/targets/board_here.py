@@ -52,9 +52,10 @@ class InferenceSession:
 
 @dataclass
 class Board:
-    """home: where the script keeps everything. folder: of the stand-ins and what they write."""
+    """home: where the script keeps everything. folder: of the stand-ins and what they write. python: that runs it."""
 
     folder: Path
+    python: str = sys.executable
 
     def __post_init__(self) -> None:
         self.home.mkdir()
@@ -98,18 +99,18 @@ class Board:
         (self.folder / "calls").write_text("")
 
     def run(self, *words: str, stdin: bytes = b"") -> bytes:
-        asked = [sys.executable, str(self.script), *words]
+        asked = [self.python, str(self.script), *words]
         return subprocess.run(asked, input=stdin, env=self.environment, capture_output=True, check=True).stdout
 
     def ask(self, *words: str, stdin: bytes = b"") -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run(*words, stdin=stdin))
         return found
 
-    def inside(self, code: str, *words: str) -> Any:
+    def inside(self, code: str, *words: str, stdin: bytes = b"") -> Any:
         """What Python code prints that runs among the script's own modules, as JSON."""
         begin = "import sys, json, subprocess; sys.path.insert(0, sys.argv[1]); del sys.argv[0]; import jobs\n"
-        asked = [sys.executable, "-c", begin + code, str(self.script), *words]
-        done = subprocess.run(asked, env=self.environment, capture_output=True, check=True, timeout=60)
+        asked = [self.python, "-c", begin + code, str(self.script), *words]
+        done = subprocess.run(asked, input=stdin, env=self.environment, capture_output=True, check=True, timeout=60)
         return json.loads(done.stdout)
 
     def send(self, work: Work) -> str:

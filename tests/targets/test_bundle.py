@@ -18,6 +18,8 @@ from edgepress.targets import profiles
 from edgepress.targets.bundle import write_bundle
 from edgepress.targets.errors import RecipeError, StageError
 from edgepress.targets.jobs import Engine
+from edgepress.targets.remote import carried, reading
+from edgepress.targets.runtimes import target
 
 Builder = Callable[..., Path]
 Images = NDArray[np.float32]
@@ -249,6 +251,39 @@ def test_a_board_of_many_lines_stays_in_its_comment(tmp_path: Path, network: Bui
     assert "# Written for Nano touch /tmp/sly, TensorRT 8.2.1" in (tmp_path / "b/run.sh").read_text()
 
 
-def test_only_tensorrt_has_bundles(tmp_path: Path, network: Builder, images: Images) -> None:
-    with pytest.raises(RecipeError, match="a bundle is for TensorRT, and this one runs openvino"):
-        write_bundle(tmp_path / "b", engines(a=network()), profile=profiles.load("openvino-cpu"), samples=images)
+@pytest.mark.device
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_bundle_for_a_runtime_in_python_brings_back_what_a_board_over_ssh_does(
+    tmp_path: Path, network: Builder, images: Images, board: Board, runtime: str
+) -> None:
+    pytest.importorskip(runtime)
+    profile = profiles.load(f"{runtime}-cpu")
+    made = [Engine(name=name, path=network(name), runtime=runtime, precision="fp32") for name in ("baseline", "other")]
+    planned = write_bundle(tmp_path / "b", made, profile=profile, samples=images, seconds=0.2)
+    assert f"pip install {runtime}" in (tmp_path / "b/README.txt").read_text()
+    done = board(tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "other: median latency" in done.stdout
+    results = carried.open_archive(tmp_path / "b/results.tar")
+    found = reading.measurement(planned, results, facts=results.facts, splits={"test": len(images)}, threads=1)
+    session = target(runtime).load(network("other"), precision="fp32")
+    for figures in found.figures.values():
+        assert figures.failed is None
+        assert figures.latency is not None
+        assert figures.memory_mb is not None
+        assert figures.outputs is not None
+    np.testing.assert_allclose(found.figures["other"].outputs["test"], session(images)[0], atol=1e-5)  # type: ignore[index]
+    assert set(found.layers.times) == {"baseline", "other"}
+
+
+def test_a_board_without_the_runtime_is_told_which_python_to_name(
+    tmp_path: Path, network: Builder, images: Images, board: Board
+) -> None:
+    made = [Engine(name="a", path=network(), runtime="openvino", precision="fp32")]
+    write_bundle(tmp_path / "b", made, profile=profiles.load("openvino-cpu"), samples=images[:1])
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/openvino.py").write_text("raise ImportError")
+    done = board(tmp_path / "b", PYTHONPATH=str(tmp_path / "without"))
+    assert done.returncode == 3
+    assert "openvino cannot be imported by" in done.stderr
+    assert "PYTHON=/path/to/python sh run.sh" in done.stderr

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from sshd import Server, serve
 
-from edgepress.targets import profiles
+from edgepress.targets import layers, profiles
 from edgepress.targets.errors import DeviceError, UnreachableError
 from edgepress.targets.jobs import Engine
 from edgepress.targets.remote import reading, work
@@ -95,6 +95,17 @@ def test_a_job_brings_back_times_memory_and_the_same_answers(
     session = target(runtime).load(network(batch=1), precision="fp32")
     here = np.concatenate([session(images[n : n + 1])[0] for n in range(len(images))])
     np.testing.assert_allclose(np.concatenate([baseline.outputs["val"], baseline.outputs["test"]]), here, atol=1e-5)
+    assert (found.layers.problems, set(found.layers.times)) == ({}, {"baseline", "other"})
+    here_too = layers.read(
+        Engine(name="here", path=network(batch=1), runtime=runtime, precision="fp32"), images[:1], seconds=0.01
+    )
+    there = found.layers.times["baseline"]
+    kinds = [(layer.node, layer.kind, layer.precision, layer.role, layer.sources) for layer in there.layers]
+    assert kinds == [(one.node, one.kind, one.precision, one.role, one.sources) for one in here_too.layers]
+    assert there.total_ms > 0
+    assert there.runs >= layers.LEAST_RUNS - layers.SKIPPED_RUNS
+    assert baseline.int8 is not None
+    assert (baseline.int8["int8_layers"], baseline.int8["weighted_layers"]) == (0, 2)
     assert [share for share, _ in seen] == sorted(share for share, _ in seen)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sshd import Server, serve
 from token_model import tokens
 
-from edgepress.targets import profiles
+from edgepress.targets import profiles, tracing
 from edgepress.targets.errors import DeviceError
 from edgepress.targets.figures import Measurement
 from edgepress.targets.jobs import Engine
@@ -86,10 +86,16 @@ def test_every_generation_is_built_timed_asked_and_taken_apart(
         session = target("onnxruntime").load(paths[name], precision="fp32")
         here = np.concatenate([session(images[n : n + 1])[0] for n in range(2)])
         np.testing.assert_allclose(figures.outputs["test"], here, atol=1e-5)
-    assert found.figures["int8"].int8 is not None
-    assert found.figures["int8"].int8["int8_layers"] == found.figures["int8"].int8["weighted_layers"] == 1
-    assert found.figures["baseline"].int8 is not None
-    assert found.figures["baseline"].int8["float_layers"] == ["conv + relu"]
+    for name, in_int8 in {"baseline": [], "int8": ["conv"]}.items():
+        told = found.figures[name].int8
+        assert told is not None
+        assert (told["int8_layers"], told["weighted_layers"]) == (len(in_int8), 2)
+        times = tracing.trace(found.layers.times[name], paths[name])
+        assert [layer.layer for layer in times.weighted(precision="int8")] == in_int8
+        assert {layer.layer for layer in times.weighted()} == {"conv", "linear"}
+        assert times.conversion_share == pytest.approx(1 / 3)
+        assert times.runs == 9
+    assert found.layers.problems == {}
     assert found.versions == {"tensorrt": version}
 
 

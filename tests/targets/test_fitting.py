@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgepress.targets import profiles
+from edgepress.targets.caveats import caveats
 from edgepress.targets.remote import fitting, reading
 from edgepress.targets.remote.boards import BoardFacts
 
@@ -115,6 +116,30 @@ def test_clocks_that_were_held_and_fell_are_a_caveat(slowest: float, is_told: bo
     watched = [{"slowest_mhz": {"gpu": 1020.0}}, {"slowest_mhz": {"gpu": slowest}, "hottest_c": {"gpu": 91.0}}]
     found = reading._slowed(watched, board, reading.describe(board))
     assert [("600 MHz of 1020 MHz at 91 °C" in one.sentence) for one in found] == [True] * is_told
+
+
+@pytest.mark.parametrize(
+    ("seen", "kinds"),
+    [
+        ([(2400.0, 61.0, False)] * 3, []),
+        ([(2400.0, 61.0, False)] * 2 + [(1500.0, 85.0, False)], ["throttling"]),
+        ([(1500.0, 61.0, False)] * 3, ["clock below maximum"]),
+        ([(2400.0, 61.0, True), (2400.0, 61.0, False)], ["throttling"]),
+        ([(None, None, None)] * 3, []),
+    ],
+)
+def test_a_cpu_that_slows_down_while_it_is_timed_is_flagged(
+    seen: list[tuple[float | None, float | None, bool | None]], kinds: list[str]
+) -> None:
+    looks = [dict(zip(("mhz", "celsius", "held_back"), one, strict=True)) for one in seen]
+    board = facts(cpus=4, clocks={"cpu": [1500.0, 1500.0, 2400.0], "governor": "performance"})
+    found = [one.kind for one in caveats({}, reading.describe(board) | reading._during({"seen": looks}))]
+    assert [kind for kind in found if kind in {"throttling", "clock below maximum"}] == kinds
+
+
+def test_what_is_no_look_at_a_clock_is_no_clock() -> None:
+    for told in ({}, {"seen": None}, {"seen": [7, {"mhz": "fast", "celsius": [], "held_back": "yes"}]}):
+        assert reading._during(told)["during"] == {"frequency_mhz": None, "temperature_c": None, "throttle_events": 0}
 
 
 def test_clocks_that_follow_the_load_are_told_by_another_caveat_alone() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepress.targets import layers, ort_layers, tracing
-from edgepress.targets.errors import StageError
+from edgepress.targets.errors import RuntimeMissingError
 from edgepress.targets.jobs import Engine
 from edgepress.targets.layers import Layer, LayerTimes
 
@@ -82,8 +82,11 @@ def test_one_engine_that_cannot_be_read_does_not_cost_the_others_their_layers(
     assert found.times[good.stem].total_ms > 0
 
 
-def test_a_runtime_without_counters_here_says_so(network: Builder, images: Images) -> None:
-    with pytest.raises(StageError, match="does not tell"):
+def test_a_runtime_that_is_not_here_tells_no_layers_and_says_why(
+    network: Builder, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_LIBCUDA", "/no/libcuda.so.1")
+    with pytest.raises(RuntimeMissingError, match="there is no NVIDIA GPU here"):
         layers.read(engine(network(), "tensorrt"), images[:1], seconds=0.01)
 
 

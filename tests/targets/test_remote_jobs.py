@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,90 @@ def test_an_interrupted_job_keeps_everything_even_what_failed(board: Board, plan
     assert board.ended(folder)["state"] == "done"
     assert board.calls(BUILD) == board.calls(TIME) == board.calls("--exportOutput") == []
     assert not board.result(folder, "build-b.json")["ok"]
+
+
+FULL = """
+import system, os
+real, name = system.write, sys.argv[2]
+def write(path, data):
+    if path.endswith(name):
+        raise OSError(28, os.strerror(28), path)
+    real(path, data)
+system.write = write
+for part in ("engines", "timing"):
+    os.makedirs(os.path.join(system.home(), part), exist_ok=True)
+"""
+
+
+def test_a_disk_that_is_full_there_ends_the_job_and_is_told(board: Board, planned: Callable[..., work.Work]) -> None:
+    folder = board.send(planned())
+    begun = board.inside(
+        FULL + "jobs.work(sys.argv[1]); print(json.dumps(jobs.status(sys.argv[1])))", folder, "rounds.json"
+    )
+    assert begun["state"] == "failed"
+    assert "No space left on device" in begun["text"]
+    assert "rounds.json): the disk there is full, make room" in begun["text"]
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done", "with room again it goes on"
+    assert not board.calls(BUILD)
+
+
+def test_a_disk_that_is_full_when_files_arrive_is_told_in_words(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    job = planned()
+    code = (
+        FULL
+        + """
+import zipimport
+sys.argv[1:] = ["offer", sys.argv[1]]
+exec(zipimport.zipimporter(sys.path[0]).get_code("__main__"), {"__name__": "__main__"})
+"""
+    )
+    folder, manifest = str(board.home / "jobs" / job.key), json.dumps(job.manifest).encode()
+    found = board.inside(code, folder, "manifest.json", stdin=manifest)
+    assert "the disk there is full, make room" in found["problem"]
+
+
+def test_a_step_that_takes_too_long_is_ended_and_told(
+    board: Board, planned: Callable[..., work.Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "BUILD_SECONDS", 1.0)
+    folder = board.send(planned())
+    board.trouble(hangs=["models/b.onnx"])
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert board.result(folder, "build-b.json")["why"] == "it took longer than 1 s"
+    assert board.result(folder, "build-a.json")["ok"]
+
+
+def test_a_board_that_was_restarted_meanwhile_goes_on_where_it_was(
+    board: Board, planned: Callable[..., work.Work]
+) -> None:
+    folder = board.send(planned())
+    stopped_at_the_layers(board, folder, fails=[])
+    said = json.loads(Path(folder, "status.json").read_text())
+    Path(folder, "status.json").write_text(json.dumps({**said, "state": "profiling", "boot_id": "the one before"}))
+    found = board.ask("status", folder)
+    assert (found["alive"], found["rebooted"]) == (False, True)
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert board.calls(BUILD) == board.calls(TIME) == []
+
+
+def test_the_tool_is_found_where_jetpack_puts_it(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import probe; print(json.dumps(probe.trtexec()))"
+    monkeypatch.setenv("EDGEPRESS_SYSROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (board.folder / "trtexec").chmod(0o644)
+    assert board.inside(code) is None, "what is named and cannot be run is not taken"
+    for place in ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec"):
+        there = tmp_path / "root" / place.lstrip("/")
+        there.parent.mkdir(parents=True)
+        there.write_text("#!/bin/sh")
+        there.chmod(0o755)
+        assert board.inside("import os; os.environ.pop('EDGEPRESS_TRTEXEC'); " + code) == place
+        there.unlink()
 
 
 @pytest.mark.slow

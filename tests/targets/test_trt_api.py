@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from board_here import Board
+from fake_tensorrt import CUDART, GENERATIONS, compiled, fake
 from numpy.typing import NDArray
 
 from edgepress.targets import profiles
@@ -26,95 +25,11 @@ from edgepress.targets.remote.device import Left
 pytestmark = pytest.mark.device
 
 Images = NDArray[np.float32]
-# A device's memory is this machine's; a stream is a number that must come back. cudaMemcpy refuses what is not its own.
-CUDART = r"""
-#include <stdlib.h>
-#include <string.h>
-int cudaMalloc(void **found, size_t size) { *found = malloc(size); return *found ? 0 : 2; }
-int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
-    if (kind != 1 && kind != 2) return 21;
-    memcpy(to, from, size);
-    return 0;
-}
-int cudaStreamCreate(void **stream) { *stream = (void *)77; return 0; }
-int cudaStreamSynchronize(void *stream) { return stream == (void *)77 ? 0 : 400; }
-"""
-# Answers the sum of a sample and its negative. bindings, names: what this generation has of both ways (see the table of
-# the Python API by version); half: it answers in FP16; broken: it cannot read the engine.
-TENSORRT = """
-import ctypes, struct
-__version__ = "{version}"
-class Logger:
-    ERROR = 1
-    def __init__(self, level): pass
-class TensorIOMode: INPUT, OUTPUT = 1, 2
-class Type:
-    def __init__(self, name): self.name = name
-    def __str__(self): return "DataType." + self.name
-def init_libnvinfer_plugins(logger, namespace): return True
-OUT = "HALF" if {half} else "FLOAT"
-class Context:
-    def __init__(self): self.addresses, self.shape = dict(), None
-    def run(self, addresses, stream):
-        assert stream == 77
-        count = 1
-        for size in self.shape: count *= size
-        values = struct.unpack("<%df" % count, ctypes.string_at(addresses[0], 4 * count))
-        answer = struct.pack("<2" + ("e" if {half} else "f"), sum(values), -sum(values))
-        ctypes.memmove(addresses[1], answer, len(answer))
-        return True
-    if {bindings}:
-        def set_binding_shape(self, place, shape): self.shape = shape; return True
-        def get_binding_shape(self, place): return self.shape if place == 0 else (1, 2)
-        def execute_async_v2(self, bindings, stream_handle): return self.run(bindings, stream_handle)
-    if {names}:
-        def set_input_shape(self, name, shape): self.shape = shape; return True
-        def get_tensor_shape(self, name): return self.shape if name == "input" else (1, 2)
-        def set_tensor_address(self, name, address): self.addresses[name] = address; return True
-        def execute_async_v3(self, stream_handle):
-            return self.run([self.addresses["input"], self.addresses["output"]], stream_handle)
-class Engine:
-    def create_execution_context(self): return Context()
-    if {bindings}:
-        num_bindings = 2
-        def get_binding_name(self, place): return ["input", "output"][place]
-        def binding_is_input(self, place): return place == 0
-        def get_binding_dtype(self, place): return Type("FLOAT" if place == 0 else OUT)
-    if {names}:
-        num_io_tensors = 2
-        def get_tensor_name(self, place): return ["input", "output"][place]
-        def get_tensor_mode(self, name): return TensorIOMode.INPUT if name == "input" else TensorIOMode.OUTPUT
-        def get_tensor_dtype(self, name): return Type("FLOAT" if name == "input" else OUT)
-class Runtime:
-    def __init__(self, logger): pass
-    def deserialize_cuda_engine(self, plan): return None if {broken} else Engine()
-"""
-GENERATIONS = {
-    "8.2.1": {"bindings": True, "names": False}, "8.5.2": {"bindings": True, "names": True},
-    "8.6.1": {"bindings": True, "names": True}, "10.3.0": {"bindings": False, "names": True},
-    "10.16.1": {"bindings": False, "names": True}, "11.1.0": {"bindings": False, "names": True},
-}  # fmt: skip
-
-
-def fake(version: str, *, half: bool = False, broken: bool = False) -> str:
-    settings = {"version": version, **GENERATIONS[version], "half": half, "broken": broken}
-    text = TENSORRT
-    for name, value in settings.items():
-        text = text.replace("{" + name + "}", str(value))
-    return text
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler to make a stand-in for CUDA's runtime with")
-    folder = tmp_path_factory.mktemp("cuda")
-    (folder / "cudart.c").write_text(CUDART)
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", str(folder / "libcudart.so"), str(folder / "cudart.c")], check=True
-    )
-    return folder / "libcudart.so"
+    return compiled(tmp_path_factory.mktemp("cuda"), CUDART)
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ def main():
     options = parser.parse_args()
     try:
         answer = COMMANDS[options.command](options.argument)
-    except jobs.JobError as problem:
+    except (jobs.JobError, OSError) as problem:
+        told = jobs.words_of(problem) if isinstance(problem, OSError) else str(problem)
         if options.command == "carry":  # for a person, not for a program
-            sys.exit(str(problem))
-        answer = {"problem": str(problem)}
+            sys.exit(told)
+        answer = {"problem": told}
     if answer is not None:
         json.dump(answer, sys.stdout)
         sys.stdout.write("\n")

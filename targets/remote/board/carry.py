@@ -22,9 +22,8 @@ def carry(folder):
     """Begin the job or go on with it, say how far it is until it ends, and pack what it found."""
     manifest = jobs.read_manifest(folder)
     facts = probe.everything()
+    _refuse_without_runtime(manifest["runtime"], facts)
     expected = manifest.get("version")
-    if facts["trtexec"] is None and manifest["runtime"] == "tensorrt":
-        _fail("trtexec is neither in PATH nor in /usr/src/tensorrt/bin: install TensorRT with JetPack.", MISSING)
     found = facts["tensorrt_code"]
     if expected and found not in (None, expected):
         _tell("This was written for TensorRT v%s, and the board has v%s: flags may differ." % (expected, found))
@@ -40,6 +39,14 @@ def carry(folder):
     print("Done: bring %s back, and `compress import %s` there." % (ARCHIVE, ARCHIVE))
     if failed:
         _fail("%d of the engines failed." % failed, FAILED)
+
+
+def _refuse_without_runtime(runtime, facts):
+    if runtime == "tensorrt" and facts["trtexec"] is None:
+        _fail("trtexec is neither in PATH nor in /usr/src/tensorrt/bin: install TensorRT with JetPack.", MISSING)
+    if runtime != "tensorrt" and runtime not in facts["runtimes"]:
+        text = "%s cannot be imported by %s: install it (pip install %s), or name a Python that has it:\n%s"
+        _fail(text % (runtime, sys.executable, runtime, "PYTHON=/path/to/python sh run.sh"), MISSING)
 
 
 def _until_it_ends(folder):
@@ -58,18 +65,31 @@ def _until_it_ends(folder):
 
 def _summary(folder, manifest):
     """Print a line for each engine; how many failed."""
+    medians = _of_tensorrt if manifest["runtime"] == "tensorrt" else _in_process
     failed = 0
-    for engine in manifest["engines"]:
-        name = engine["name"]
+    for name, median, why in medians(folder, [engine["name"] for engine in manifest["engines"]]):
+        failed += median is None
+        print("%s: %s" % (name, why if median is None else "median latency %.3f ms" % median))
+    return failed
+
+
+def _of_tensorrt(folder, names):
+    """Name, median of the first round, and why there is none."""
+    for name in names:
         build = system.read(os.path.join(results.folder_of(folder), "build-%s.json" % name)) or {}
         if not build.get("ok"):
-            failed += 1
-            print("%s: could not be built (%s), see results/build-%s.log" % (name, build.get("why"), name))
+            yield name, None, "could not be built (%s), see results/build-%s.log" % (build.get("why"), name)
             continue
         median = _median_ms(os.path.join(results.folder_of(folder), "times-%s-0.json.gz" % name))
-        failed += median is None
-        print("%s: %s" % (name, "could not be timed" if median is None else "median latency %.3f ms" % median))
-    return failed
+        yield name, median, "could not be timed"
+
+
+def _in_process(folder, names):
+    timing = system.read(os.path.join(results.folder_of(folder), "timing-all.json")) or {}
+    for name in names:
+        times = sorted(value for visit in timing.get("samples_ms", {}).get(name, []) for value in visit)
+        told = system.read(os.path.join(results.folder_of(folder), "memory-%s.json" % name)) or {}
+        yield name, times[len(times) // 2] if times else None, "could not be run (%s)" % told.get("why")
 
 
 def _median_ms(path):

@@ -31,8 +31,12 @@ def carry_out(folder, manifest, say):
         raise JobError("the timing failed: %s" % found["why"])
     for number, name in enumerate(left):
         if manifest.get("evaluation"):
-            say("answering", name, 0.6 + 0.4 * number / len(left))
+            say("answering", name, 0.6 + 0.3 * number / len(left))
             part(folder, manifest, "answers", [name])
+    for number, name in enumerate(left):
+        if manifest.get("layer_seconds"):
+            say("profiling", "layers of %s" % name, 0.9 + 0.1 * number / len(left))
+            part(folder, manifest, "layers", [name])
 
 
 def part(folder, manifest, what, names):

@@ -1,6 +1,7 @@
 """Jobs on the board: started, looked at, stopped, and worked off one at a time, whatever happens to the connection."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -126,9 +127,16 @@ def work(folder):
         say("failed", "it was stopped")
         raise
     except OSError as error:
-        say("failed", "%s%s" % (error.strerror or error, " (%s)" % error.filename if error.filename else ""))
+        say("failed", words_of(error))
     except Exception:
         say("failed", traceback.format_exc(limit=4)[-1500:])
+
+
+def words_of(error):
+    """What an OSError means for somebody far away."""
+    where = " (%s)" % error.filename if error.filename else ""
+    helps = ": the disk there is full, make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return "%s%s%s" % (error.strerror or error, where, helps)
 
 
 def _carry_out(folder, manifest, say):

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 
+import probe
 import system
 
 WINDOW = 20
@@ -14,6 +15,7 @@ MOST_WARMUP_SECONDS = 2.0
 VISIT_SECONDS = 0.025
 MOST_CALLS = 200
 STEADY_CALLS = 20
+LOOK_SECONDS = 0.25  # between two looks at the clock, outside of the timed calls
 
 
 def part(words):
@@ -24,7 +26,7 @@ def part(words):
         manifest = json.load(file)
     chosen = [engine for engine in manifest["engines"] if engine["name"] in names]
     _pin(manifest.get("threads", 1))
-    parts = {"memory": _memory, "timing": _timing, "answers": _answers}
+    parts = {"memory": _memory, "timing": _timing, "answers": _answers, "layers": _layers}
     system.write(result, parts[what](folder, manifest, chosen))
 
 
@@ -36,25 +38,13 @@ def _keep_quiet():
 
 def _load(folder, manifest, engine):
     """A function from an array to the first output."""
-    path, threads = os.path.join(folder, engine["model"]), manifest.get("threads", 1)
     if manifest["runtime"] == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(folder, manifest, engine)
         name = session.get_inputs()[0].name
         return lambda batch: session.run(None, {name: batch})[0]
     import openvino
 
-    core = _cores.setdefault("core", openvino.Core())
-    hints = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": hints[engine["precision"]],
-    }  # fmt: skip
-    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    request = openvino_model(folder, manifest, engine).create_infer_request()
     bound = []
 
     def call(batch):
@@ -66,10 +56,37 @@ def _load(folder, manifest, engine):
     return call
 
 
+def onnxruntime_session(folder, manifest, engine, profile_to=None):
+    """profile_to: where the names of its records begin; None: it keeps none."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = manifest.get("threads", 1)
+    options.inter_op_num_threads = 1
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_to
+    path = os.path.join(folder, engine["model"])
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def openvino_model(folder, manifest, engine, counters=False):
+    """counters: let it count the time of each layer, which costs some."""
+    import openvino
+
+    core = _cores.setdefault("core", openvino.Core())
+    hints = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": manifest.get("threads", 1), "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": hints[engine["precision"]], "PERF_COUNT": counters,
+    }  # fmt: skip
+    return core.compile_model(core.read_model(os.path.join(folder, engine["model"])), "CPU", settings)
+
+
 _cores = {}
 
 
-def _sample(folder, manifest):
+def sample_of(folder, manifest):
     import numpy
 
     entry = manifest["input"]
@@ -83,7 +100,7 @@ def _memory(folder, manifest, engines):
     __import__(manifest["runtime"])
     times["runtime_ms"] = 1000 * (time.perf_counter() - began)
     phases["runtime"] = _now()
-    sample = _sample(folder, manifest)
+    sample = sample_of(folder, manifest)
     began = time.perf_counter()
     call = _load(folder, manifest, engines[0])
     times["load_ms"] = 1000 * (time.perf_counter() - began)
@@ -100,7 +117,7 @@ def _memory(folder, manifest, engines):
 
 def _timing(folder, manifest, engines):
     """As on the machine that sent this: shuffled rounds, visits of about 25 ms, every sample kept, in milliseconds."""
-    sample = _sample(folder, manifest)
+    sample = sample_of(folder, manifest)
     calls = {engine["name"]: _load(folder, manifest, engine) for engine in engines}
     per_visit, warmups = {}, {}
     for name, call in calls.items():
@@ -109,7 +126,8 @@ def _timing(folder, manifest, engines):
     order, rng = list(calls), random.Random(manifest["seed"])
     samples = {name: [] for name in calls}
     visited = {name: [] for name in calls}
-    began = time.perf_counter()
+    seen = [_look()]
+    began = looked = time.perf_counter()
     while time.perf_counter() - began < manifest["seconds"] or len(samples[order[0]]) < 3:
         rng.shuffle(order)
         for name in order:
@@ -122,7 +140,30 @@ def _timing(folder, manifest, engines):
                 call(sample)
                 visit.append(1000 * (time.perf_counter() - before))
             samples[name].append(visit)
-    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups}
+        if time.perf_counter() - looked > LOOK_SECONDS:
+            seen.append(_look())
+            looked = time.perf_counter()
+    seen.append(_look())
+    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups, "seen": seen}
+
+
+def _look():
+    """The clock of the CPU that is timed, the warmest place, and what a Raspberry Pi says of its power."""
+    clock = system.number("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq" % max(os.sched_getaffinity(0)))
+    return {
+        "mhz": None if clock is None else clock / 1000.0,
+        "celsius": max(probe.temperatures().values(), default=None),
+        "held_back": _held_back(),
+    }
+
+
+def _held_back():
+    """True: power or heat hold it back right now (the low bits of what the firmware says)."""
+    said = system.text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    try:
+        return None if said is None else bool(int(said, 16) & 0xF)
+    except ValueError:
+        return None
 
 
 def _warm_up(call, sample):
@@ -138,6 +179,12 @@ def _warm_up(call, sample):
         if len(times) >= 2 and time.perf_counter() - began > MOST_WARMUP_SECONDS:
             break
     return len(times), _median(times[-2 * WINDOW :])
+
+
+def _layers(folder, manifest, engines):
+    import counters
+
+    return counters.count(folder, manifest, engines[0])
 
 
 def _answers(folder, manifest, engines):

@@ -9,9 +9,11 @@ import ctypes
 import glob
 import os
 import struct
+import sys
 
 LIBRARY = "EDGEPRESS_CUDART"  # tests name their own
 PLACES = ("/usr/local/cuda/lib64/libcudart.so*", "/usr/lib/*-linux-gnu/libcudart.so*")
+IN_PACKAGES = ("nvidia/cuda_runtime/lib/libcudart.so*", "nvidia/cu*/lib/libcudart.so*")  # as pip installs it
 TO_DEVICE, TO_HOST = 1, 2
 # By the name of a type: bytes of one number, and its letter in `struct`.
 TYPES = {"FLOAT": (4, "f"), "HALF": (2, "e"), "INT32": (4, "i"), "INT64": (8, "q"), "INT8": (1, "b"), "BOOL": (1, "?")}
@@ -26,9 +28,10 @@ class Cuda(object):
 
     def __init__(self):
         self.library = _library()
-        for name in ("cudaMalloc", "cudaMemcpy", "cudaStreamCreate", "cudaStreamSynchronize"):
+        for name in ("cudaMalloc", "cudaMemcpy", "cudaStreamCreate", "cudaStreamSynchronize", "cudaFree"):
             getattr(self.library, name).restype = ctypes.c_int
         self.library.cudaMemcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        self.library.cudaFree.argtypes = [ctypes.c_void_p]
         self.library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self.library.cudaStreamCreate.argtypes = [ctypes.c_void_p]
         self.library.cudaStreamSynchronize.argtypes = [ctypes.c_void_p]
@@ -39,6 +42,9 @@ class Cuda(object):
         self._checked("cudaMalloc", ctypes.byref(found), size)
         return found.value
 
+    def free(self, address):
+        self._checked("cudaFree", address)
+
     def stream(self):
         found = ctypes.c_void_p()
         self._checked("cudaStreamCreate", ctypes.byref(found))
@@ -48,7 +54,10 @@ class Cuda(object):
         self._checked("cudaStreamSynchronize", stream)
 
     def send(self, address, data):
-        self._checked("cudaMemcpy", address, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data), TO_DEVICE)
+        self.send_from(address, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
+
+    def send_from(self, address, pointer, size):
+        self._checked("cudaMemcpy", address, pointer, size, TO_DEVICE)
 
     def receive(self, address, size):
         data = ctypes.create_string_buffer(size)
@@ -77,6 +86,8 @@ class Tensor(object):
             if size < 0:
                 raise ApiError("the shape of %s is open: %s" % (self.name, list(shape)))
             count *= size
+        if self.address is not None:
+            cuda.free(self.address)
         self.shape, self.size = [int(size) for size in shape], count * self.width
         self.address = cuda.allocate(self.size)
 
@@ -99,20 +110,29 @@ class Session(object):
         self.by_name = hasattr(self.engine, "num_io_tensors")
         self.tensors = self._named(trt) if self.by_name else self._bound()
         self.input = next(tensor for tensor in self.tensors if tensor.is_input)
+        self.outputs = [tensor for tensor in self.tensors if not tensor.is_input]
+        self.take(input_shape)
+        self.stream = cuda.stream()
+
+    def take(self, input_shape):
+        """From now on, inputs have this shape."""
         self._set_input_shape(input_shape)
         for tensor in self.tensors:
-            tensor.take(self._shape_of(tensor), cuda)
-        self.output = next(tensor for tensor in self.tensors if not tensor.is_input)
-        if self.by_name:
-            for tensor in self.tensors:
+            tensor.take(self._shape_of(tensor), self.cuda)
+            if self.by_name:
                 self.context.set_tensor_address(tensor.name, tensor.address)
-        self.stream = cuda.stream()
 
     def answer(self, data):
         """The first output, as bytes of float32. data: one sample as it lies in memory."""
         if len(data) != self.input.size:
             raise ApiError("a sample has %d bytes and the engine takes %d" % (len(data), self.input.size))
         self.cuda.send(self.input.address, data)
+        self.run()
+        first = self.outputs[0]
+        return as_floats(self.cuda.receive(first.address, first.size), first.letter)
+
+    def run(self):
+        """Compute the outputs of what lies in the input, and wait for them."""
         if self.by_name:
             done = self.context.execute_async_v3(self.stream)
         else:
@@ -121,7 +141,6 @@ class Session(object):
         if not done:
             raise ApiError("the engine did not run")
         self.cuda.wait(self.stream)
-        return as_floats(self.cuda.receive(self.output.address, self.output.size), self.output.letter)
 
     def _named(self, trt):
         engine, found = self.engine, []
@@ -157,7 +176,7 @@ def answer_all(trt, cuda, plan_path, samples_path, shape, out):
     with open(samples_path, "rb") as samples, open(out, "wb") as answers:
         for _ in range(shape[0]):
             answers.write(session.answer(samples.read(session.input.size)))
-    return [shape[0]] + session.output.shape[1:]
+    return [shape[0]] + session.outputs[0].shape[1:]
 
 
 def as_floats(data, letter):
@@ -176,6 +195,7 @@ def _kind(dtype):
 def _library():
     named = os.environ.get(LIBRARY)
     found = sorted(path for place in PLACES for path in glob.glob(place))
+    found += [path for place in IN_PACKAGES for root in sys.path for path in glob.glob(os.path.join(root, place))]
     tried = [named] if named else ["libcudart.so"] + found
     for path in tried:
         try:
