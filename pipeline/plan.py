@@ -71,15 +71,16 @@ class Plan:
                 f"{BISECTIONS} widths"
             )
         form = "INT8 where that is faster, else float" if "quantize" in self.later("prune") else "float"
-        if self.profile.device != "local":
+        if self.profile.device != "local" and not self.devices:
             return (
                 f"prune until {limits}, counted in multiply-accumulates and bytes ({form}): "
                 f"{self.profile.board} cannot be reached from here"
             )
+        place = f"on {self.devices[0]}" if self.devices else "here"
         return (
-            f"prune until {limits} as measured with {self.profile.runtime} here, in the form that is shipped ({form}): "
-            "times of each width of each group first (kept in the output folder), then whole networks, at most "
-            f"{MOST_TRIALS} of them"
+            f"prune until {limits} as measured with {self.profile.runtime} {place}, in the form that is shipped "
+            f"({form}): times of each width of each group first (kept in the output folder), then whole networks, at "
+            f"most {MOST_TRIALS} of them"
         )
 
     def where(self) -> str:

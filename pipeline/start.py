@@ -85,7 +85,7 @@ class Start:
         if entry.name in BY_PROFILE or goals:
             parts["profile"] = profile.model_dump(mode="json", exclude={"budget", "stages", "device"})
             parts["weight_bits"] = cpu.weight_bits(profile)
-        if entry.name == "profile" and self.boards:
+        if self.boards and (entry.name == "profile" or goals):
             parts["boards"] = [board.identity() for board in self.boards]
         elif entry.name == "profile" or goals:
             parts["device"] = profile.device

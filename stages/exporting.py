@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..targets import cpu, operators, runtimes, trt
+from ..targets import cpu, operators, runtimes
 from ..targets.errors import StageError
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, ExportedFile, Record
@@ -27,6 +27,7 @@ from .quantization.posttraining import calibrate
 from .quantization.prepare import rounded_layers
 from .quantization.qat import calibration_images
 from .tasks import Task
+from .twins import computes_in_half, takes_half_by_flag
 
 PARITY_IMAGES = 256
 OVERFLOW_IMAGES = 128  # whose largest activation must fit into float16
@@ -232,15 +233,7 @@ def precision_of(name: str, version: Artifact, profile: Profile) -> str:
         return "int8"
     if name == "baseline" or "fp16" not in profile.precisions or profile.runtime != "tensorrt":
         return "fp32"
-    by_flag = "int8" in profile.precisions and not trt.is_strongly_typed(profile.runtime_version or "")
-    return "fp32" if by_flag else "fp16"
-
-
-def computes_in_half(precision: str, profile: Profile) -> bool:
-    """Whether the file's types are float16; behind INT8 too, where TensorRT goes by types alone."""
-    if precision == "int8" and profile.runtime == "tensorrt" and "fp16" in profile.precisions:
-        return trt.is_strongly_typed(profile.runtime_version or "")
-    return precision == "fp16"
+    return "fp32" if takes_half_by_flag(profile) else "fp16"
 
 
 def deployable(version: Artifact) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 from ...targets.errors import StageError
 from ...targets.jobs import Engine
 from ...targets.probing import Probed, Prober
+from ...targets.profiles import Precision
 from ...targets.statistics import ratio
 
 BASELINE = "baseline"
@@ -23,7 +24,7 @@ Told = Callable[[str, float], None]
 class Form:
     """In what precision a network would be shipped. write: how it becomes a file."""
 
-    name: str  # fp32, bf16, int8
+    name: Precision
     write: Write
 
 
@@ -75,13 +76,12 @@ class Bench:
                 form.write(module, path)
                 told(f"exporting {name}", 0.4 * place / len(every))
                 sizes[name] = path.stat().st_size
-                precision = form.name if form.name in ("int8", "bf16") else "fp32"
                 engines.append(
                     Engine(
                         name=name,
                         path=path,
                         runtime=str(identity["runtime"]),
-                        precision=precision,
+                        precision=form.name,
                         threads=int(identity["threads"]),
                     )
                 )

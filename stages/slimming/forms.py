@@ -8,7 +8,9 @@ and not assumed, and widths are chosen at which INT8 kernels are fast. How well 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -19,33 +21,47 @@ from ..quantization.frozen import freeze
 from ..quantization.prepare import prepare
 from ..quantization.qat import calibration_images, scheme_for
 from ..quantization.ranges import calibrate_
+from ..twins import computes_in_half, takes_half_by_flag
 from .bench import Form
 
 CALIBRATION_IMAGES = 64
-FLOAT = "fp32"
+FLOAT: Final = "fp32"
 
 
 def forms(context: Context, example: Tensor) -> Mapping[str, Form]:
     """Every form that the stages to come would make, the plain one first."""
     profile, later = context.profile, context.later
     dynamic_batch = bool(getattr(later.get("export"), "dynamic_batch", False))
+    tensorrt = profile.runtime_version if profile.runtime == "tensorrt" else None
 
-    def write(module: nn.Module, path: Path) -> None:
-        write_onnx(module, path, example=example, opset=profile.opset, dynamic_batch=dynamic_batch, metadata={})
+    def write(module: nn.Module, path: Path, *, half: bool = False) -> None:
+        write_onnx(
+            module, path, example=example, opset=profile.opset, dynamic_batch=dynamic_batch, metadata={}, half=half,
+            tensorrt=tensorrt,
+        )  # fmt: skip
 
     def write_int8(module: nn.Module, path: Path) -> None:
         scheme = scheme_for(profile, exclude=tuple(getattr(later["quantize"], "exclude", ())))
         prepared = prepare(module, scheme)
         calibrate_(prepared, images)
-        write(freeze(prepared.eval(), scheme), path)
+        write(freeze(prepared.eval(), scheme), path, half=computes_in_half("int8", profile))
 
     found = {FLOAT: Form(name=FLOAT, write=write)}
-    if "bf16" in profile.precisions and cpu.has_bfloat16() and profile.where == "device":
+    if tensorrt is not None and "fp16" in profile.precisions:
+        found["fp16"] = Form(name="fp16", write=partial(write, half=not takes_half_by_flag(profile)))
+    if "bf16" in profile.precisions and _computes_in_bfloat16(context):
         found["bf16"] = Form(name="bf16", write=write)
     if "quantize" in later:
         images = calibration_images(context, CALIBRATION_IMAGES)
         found["int8"] = Form(name="int8", write=write_int8)
     return found
+
+
+def _computes_in_bfloat16(context: Context) -> bool:
+    """The CPU that candidates are timed on, here or on the board."""
+    if context.boards:
+        return not cpu.BFLOAT_UNITS.isdisjoint(context.boards[0].facts.instruction_sets)
+    return context.profile.where == "device" and cpu.has_bfloat16()
 
 
 def bytes_of(form: Form, module: nn.Module, folder: Path, *, runtime: str) -> int:

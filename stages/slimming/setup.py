@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...targets.errors import StageError, UnfitError
 from ...targets.probing import LocalProber, Prober
+from ...targets.remote.probing import BoardProber
 from ..artifact import Context
 from ..data import loader
 from ..prune import ACCURACY, Prune
@@ -83,14 +84,16 @@ def prober_of(context: Context) -> Prober | None:
     if context.prober is not None:
         return context.prober
     profile = context.profile
-    if profile.device != "local":
+    if profile.device != "local" and not context.boards:
         return None
     batch = next(iter(loader(context.data.val, batch_size=1, shuffle=False, seed=0, epoch=0)))[0]
-    sample = context.data.preprocessing.normalize(batch).numpy()
+    sample = np.ascontiguousarray(context.data.preprocessing.normalize(batch).numpy())
+    if context.boards:
+        holds = bool(getattr(context.later.get("profile"), "lock_clocks", False))
+        return BoardProber(board=context.boards[0], profile=profile, sample=sample, lock_clocks=holds)
     return LocalProber(
-        runtime=profile.measures_with, sample=np.ascontiguousarray(sample), threads=profile.threads,
-        environment=profile.environment,
-    )  # fmt: skip
+        runtime=profile.measures_with, sample=sample, threads=profile.threads, environment=profile.environment
+    )
 
 
 def prepare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,13 +65,15 @@ def measure_on(
     seconds: float,
     lock_clocks: bool = False,
     layers: bool = True,
+    passing: Collection[str] = (),
     seed: int = 0,
     progress: Progress = lambda text, share: None,
 ) -> Measurement:
     """Compare engines on the board. inputs: by split, as the network takes them; the first of the first is timed.
 
     Where the board answers one sample at a time, it answers a sample of the last split only: see `answered`. A job
-    that is there already, from the same call that was interrupted, is picked up. DeviceError: it could not be done.
+    that is there already, from the same call that was interrupted, is picked up. passing: engines that nobody will want
+    again; they and the job are removed there once it is read. DeviceError: it could not be done.
     """
     facts = board.facts
     _refuse_unbuildable(engines, profile, facts, board.address)
@@ -85,6 +87,7 @@ def measure_on(
         seconds=seconds,
         lock_clocks=lock_clocks,
         layers=layers,
+        passing=passing,
         seed=seed,
     )
     _refuse_without_room(planned, board)
@@ -95,7 +98,7 @@ def measure_on(
         except JobFailedError as error:
             raise _with_reasons(error, planned, board, splits) from None
         found = _read(planned, results, board, splits)
-        if found.unreliable:
+        if found.unreliable or passing:
             device.clean(planned.key)  # the same call measures again, in place of fetching this once more
     return replace(found, answered=answered)
 

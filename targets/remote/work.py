@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ def plan(
     seed: int = 0,
     rounds: int | None = None,
     layers: bool = True,
+    passing: Collection[str] = (),
 ) -> Work:
     """What a board has to do to measure these engines in turn, and to answer the inputs.
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
     rounds: in which TensorRT's engines are timed in turn; None: as the profile says. layers: read the time of each.
+    passing: engines that are not kept there.
     """
     rounds = rounds or int(profile.trtexec.get("rounds", ROUNDS))
     tensorrt = profile.runtime == "tensorrt"
@@ -79,6 +81,7 @@ def plan(
         "evaluation": evaluation,
         "engines": [
             {"name": engine.name, "model": models[engine.name], "precision": engine.precision}
+            | ({"passing": True} if engine.name in passing else {})
             | (_built(engine, profile, facts, version, sums[models[engine.name]], seconds=share) if tensorrt else {})
             for engine in engines
         ],

@@ -18,7 +18,7 @@ from command import run
 from sshd import Server, serve
 
 from edgepress.pipeline import cli
-from edgepress.pipeline.report import render
+from edgepress.pipeline.report import render, shaping
 from edgepress.pipeline.report.schema import Report
 from edgepress.targets.remote import measuring
 from edgepress.targets.remote.device import Progress, Results
@@ -93,6 +93,23 @@ def trained(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def jobs(server: Server) -> set[Path]:
     return set((server.board / "jobs").iterdir())
+
+
+def test_pruning_works_towards_what_the_board_measures(
+    capsys: pytest.CaptureFixture[str], server: Server, address: str, tmp_path: Path
+) -> None:
+    before = jobs(server) if (server.board / "jobs").is_dir() else set()
+    options = ["--budget", "speedup=1.2", "--set=quantize=off", "--set=prune.blocks=false"]
+    report = measured_on(capsys, address, tmp_path / "out", *options)
+    found = shaping.found_in(report)
+    assert found is not None
+    assert found["measured_with"]["runtime"] == "onnxruntime"
+    assert found["time_is"] == "measured"
+    assert found["trials"]
+    by_name = {variant.name: variant for variant in report.variants}
+    assert by_name["pruned"].latency_ms is not None
+    assert by_name["pruned"].latency_ms.where == "device"
+    assert len(jobs(server) - before) == 1, "candidates left nothing there; the measurement at the end did"
 
 
 def complete(report: Report) -> None:

@@ -19,12 +19,12 @@ from nets import CLASSES
 from torch import Tensor, nn
 
 from edgepress.stages.builtin import Teacher
-from edgepress.stages.exporting import computes_in_half
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization.frozen import freeze
 from edgepress.stages.quantization.prepare import prepare
 from edgepress.stages.quantization.qat import scheme_for
 from edgepress.stages.quantization.ranges import calibrate_
+from edgepress.stages.twins import computes_in_half
 from edgepress.targets import profiles
 from edgepress.targets.graphs import Graph
 from edgepress.targets.operator_tables import supported

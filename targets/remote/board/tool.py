@@ -48,8 +48,12 @@ class _Job(object):
         return os.path.join(results.folder_of(self.folder), name)
 
     def plan(self, engine):
-        """Engines are kept for every job with the same key, which is made of all that decides an engine."""
-        return os.path.join(system.home(), "engines", engine["key"] + ".plan")
+        """Engines are kept for every job with the same key, which is made of all that decides an engine.
+
+        Those that nobody will want again go with their job.
+        """
+        folder = self.folder if engine.get("passing") else os.path.join(system.home(), "engines")
+        return os.path.join(folder, engine["key"] + ".plan")
 
     def build(self, engine, number):
         """True: the engine is there. What went wrong is a result too: the others go on."""
