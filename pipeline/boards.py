@@ -31,7 +31,11 @@ def meet_all(plan: Plan, *, note: Callable[[str], None]) -> tuple[Plan, tuple[Bo
     measure = plan.recipe.section("profile")
     asked = [
         lambda address=address: meet(
-            address, plan.profile, python=plan.recipe.device_python, lock_clocks=measure.lock_clocks
+            address,
+            plan.profile,
+            python=plan.recipe.device_python,
+            lock_clocks=measure.lock_clocks,
+            power_mode=measure.power_mode,
         )
         for address in plan.devices
     ]

@@ -164,6 +164,9 @@ def _add_board(parser: argparse.ArgumentParser, **device: Any) -> None:
     parser.add_argument(
         "--lock-clocks", action="store_true", help="hold a Jetson's clocks while it is measured, and put them back"
     )
+    parser.add_argument(
+        "--power-mode", type=int, metavar="N", help="a Jetson's power mode while it is measured, as nvpmodel numbers it"
+    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -249,7 +252,7 @@ def _search(words: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", help="of everything random (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for the trials and best.yaml (default: compressed/...)")
     _add_output_options(parser)
-    parser.set_defaults(budget=[], device=[], lock_clocks=False, device_python=None)
+    parser.set_defaults(budget=[], device=[], lock_clocks=False, power_mode=None, device_python=None)
     parser.set_defaults(**dict.fromkeys(("model", "weights", "data", "eval_data", *_other_networks()), None))
     options = parser.parse_args(words)
     from . import search

@@ -31,7 +31,8 @@ def main(options: argparse.Namespace) -> int:
         if options.what == "unlock":
             restored = device.restore_clocks()
             print(
-                f"{address}: {'the clocks are as they were' if restored else 'no clocks are held by edgepress there'}"
+                f"{address}: "
+                f"{'clocks and power mode are as they were' if restored else 'edgepress holds nothing there'}"
             )
             return 0
         facts = device.probe()
@@ -99,7 +100,7 @@ def missing(facts: BoardFacts) -> Iterator[str]:
             "--device-python names"
         )
     if facts.l4t is not None and not facts.has_sudo:
-        yield "sudo without a password for jetson_clocks: only --lock-clocks needs it"
+        yield "sudo without a password for jetson_clocks and nvpmodel: only --lock-clocks and --power-mode need it"
     if facts.clocks_held is False:
         yield "steady clocks: they follow the load; --lock-clocks holds a Jetson's while it is measured"
     if facts.l4t is not None and facts.jetpack is None:

@@ -105,6 +105,7 @@ def option_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
         "device": "[" + ", ".join(options.device) + "]" if options.device else None,
         "device_python": options.device_python,
         "profile.lock_clocks": "true" if options.lock_clocks else None,
+        "profile.power_mode": None if options.power_mode is None else str(options.power_mode),
         "model": options.model,
         "model.weights": options.weights,
         "data": options.data,

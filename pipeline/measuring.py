@@ -88,7 +88,7 @@ def on_board(
         raise RecipeError("--sustained: boards are not timed for long yet; leave it out, or run it on the board itself")
     address = Address.parse(profile.device)
     python, locks = options.device_python or "python3", options.lock_clocks
-    board = meet(address, profile, python=python, lock_clocks=locks)
+    board = meet(address, profile, python=python, lock_clocks=locks, power_mode=options.power_mode)
     return measure_on(
         board,
         engines,

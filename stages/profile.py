@@ -16,6 +16,7 @@ class Measure:
 
     layers: read the time of each layer, which explains what the other figures show. sustained_seconds: above 0, time
     them for so long again, to see what heat does. lock_clocks: hold a board's clocks meanwhile, and put them back.
+    power_mode: of a Jetson, by nvpmodel's number; the board is put into it meanwhile, and back.
     """
 
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 8.0
@@ -24,6 +25,7 @@ class Measure:
     layers: bool = True
     sustained_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     lock_clocks: bool = False
+    power_mode: Annotated[int, Field(ge=0, le=99)] | None = None
 
     name: ClassVar[str] = "profile"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"files"})

@@ -30,7 +30,9 @@ def missing(profile: Profile, facts: BoardFacts) -> str | None:
     return None
 
 
-def problems(profile: Profile, facts: BoardFacts, *, lock_clocks: bool = False) -> list[str]:
+def problems(
+    profile: Profile, facts: BoardFacts, *, lock_clocks: bool = False, power_mode: int | None = None
+) -> list[str]:
     """Why a job made for the profile cannot run on the board, each with what to do."""
     found = []
     if profile.runtime == "tensorrt" and facts.tensorrt is not None:
@@ -55,6 +57,13 @@ def problems(profile: Profile, facts: BoardFacts, *, lock_clocks: bool = False) 
         found.append(
             "--lock-clocks needs sudo without a password there: allow jetson_clocks in /etc/sudoers.d, "
             "or run `sudo jetson_clocks` on the board and leave the option out"
+        )
+    if power_mode is not None and facts.l4t is None:
+        found.append("--power-mode is of a Jetson, and this is none: leave it out")
+    elif power_mode is not None and not facts.has_sudo:
+        found.append(
+            "--power-mode needs sudo without a password there: allow nvpmodel in /etc/sudoers.d, "
+            f"or run `sudo nvpmodel -m {power_mode}` on the board and leave the option out"
         )
     return found
 

@@ -28,11 +28,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A board that answered. python: the interpreter there."""
+    """A board that answered. python: the interpreter there. power_mode: that it is put into while it is measured."""
 
     address: Address
     facts: BoardFacts
     python: str = "python3"
+    power_mode: int | None = None
 
     def identity(self) -> list[Any]:
         """What makes figures of two boards comparable: another one gives other figures."""
@@ -40,7 +41,14 @@ class Board:
         return [facts.model, facts.cpu, facts.tensorrt, dict(facts.runtimes), facts.power_mode, facts.kernel]
 
 
-def meet(address: Address, profile: Profile, *, python: str = "python3", lock_clocks: bool = False) -> Board:
+def meet(
+    address: Address,
+    profile: Profile,
+    *,
+    python: str = "python3",
+    lock_clocks: bool = False,
+    power_mode: int | None = None,
+) -> Board:
     """Ask a board what it is, before any work is done for it.
 
     DeviceError: it cannot be reached, or the profile does not fit it. RuntimeMissingError: it lacks the runtime.
@@ -50,10 +58,12 @@ def meet(address: Address, profile: Profile, *, python: str = "python3", lock_cl
     lacking = fitting.missing(profile, facts)
     if lacking is not None:
         raise RuntimeMissingError(f"{address}: {lacking}")
-    found = fitting.problems(profile, facts, lock_clocks=lock_clocks)
+    found = fitting.problems(profile, facts, lock_clocks=lock_clocks, power_mode=power_mode)
     if found:
         raise DeviceError("\n".join(f"{address}: {problem}" for problem in found))
-    return Board(address=address, facts=facts, python=python)
+    if power_mode is not None:  # figures, and engines that are kept, are of this one
+        facts = facts.model_copy(update={"power_mode": f"{power_mode}, for the measurement"})
+    return Board(address=address, facts=facts, python=python, power_mode=power_mode)
 
 
 def measure_on(
@@ -86,6 +96,7 @@ def measure_on(
         inputs=np.concatenate(list(rows.values())),
         seconds=seconds,
         lock_clocks=lock_clocks,
+        power_mode=board.power_mode,
         layers=layers,
         passing=passing,
         seed=seed,

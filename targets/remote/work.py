@@ -47,6 +47,7 @@ def plan(
     lock_clocks: bool = False,
     seed: int = 0,
     rounds: int | None = None,
+    power_mode: int | None = None,
     layers: bool = True,
     passing: Collection[str] = (),
 ) -> Work:
@@ -54,7 +55,7 @@ def plan(
 
     inputs: (n, ...) as the network takes them; the first is what is timed. seconds: of timing, all engines together.
     rounds: in which TensorRT's engines are timed in turn; None: as the profile says. layers: read the time of each.
-    passing: engines that are not kept there.
+    power_mode: that the board is put into meanwhile. passing: engines that are not kept there.
     """
     rounds = rounds or int(profile.trtexec.get("rounds", ROUNDS))
     tensorrt = profile.runtime == "tensorrt"
@@ -75,6 +76,7 @@ def plan(
         "rounds": rounds,
         "seed": seed,
         "lock_clocks": lock_clocks,
+        "power_mode": power_mode,
         "layer_seconds": LAYER_SECONDS if layers else 0,
         "limits": {"build_seconds": BUILD_SECONDS, "step_seconds": STEP_SECONDS},
         "input": {"file": SAMPLE, "dtype": str(samples.dtype), "shape": list(samples[:1].shape)},

@@ -80,8 +80,11 @@ def test_what_does_not_fit_is_told(profile: profiles.Profile, told: dict[str, An
     ("told", "words"),
     [({}, "this is none"), (JETSON_ORIN, "sudo without a password"), (JETSON_ORIN | {"has_sudo": True}, None)],
 )
-def test_clocks_are_held_only_where_they_can_be(told: dict[str, Any], words: str | None) -> None:
-    found = fitting.problems(PI, facts(**told), lock_clocks=True)
+@pytest.mark.parametrize("asked", [{"lock_clocks": True}, {"power_mode": 0}])
+def test_clocks_and_power_mode_are_changed_only_where_they_can_be(
+    asked: dict[str, Any], told: dict[str, Any], words: str | None
+) -> None:
+    found = fitting.problems(PI, facts(**told), **asked)
     assert (words is None and not found) or any(words in text for text in found if words)
 
 

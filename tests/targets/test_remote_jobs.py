@@ -344,7 +344,12 @@ echo "$*" >>"$HERE/sudo"
 case "$*" in
 "jetson_clocks --store "*) echo before >"$3" ;;
 "rm -f "*) rm -f "$3" ;;
+"nvpmodel -m "*) [ -e "$HERE/takes a restart" ] || echo "$3" >"$HERE/mode" ;;
 esac
+"""
+NVPMODEL = """#!/bin/sh
+echo NV Power Mode: MODE_NAME
+cat "$HERE/mode"
 """
 
 
@@ -355,6 +360,9 @@ def clocks(board: Board, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
     tools.mkdir()
     (tools / "sudo").write_text(SUDO)
     (tools / "sudo").chmod(0o755)
+    (tools / "nvpmodel").write_text(NVPMODEL)
+    (tools / "nvpmodel").chmod(0o755)
+    (board.folder / "mode").write_text("2\n")
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     log = board.folder / "sudo"
     return lambda: [line for line in log.read_text().splitlines() if line.startswith("jetson_clocks")]
@@ -403,6 +411,59 @@ def test_everything_is_removed_only_after_the_clocks_are_put_back(
     board.kill(board.ask("status", folder))
     board.ask("clean", "all")
     assert clocks()[-1] == f"jetson_clocks --restore {saved(board)}"
+
+
+def mode(board: Board) -> str:
+    return (board.folder / "mode").read_text().strip()
+
+
+@pytest.mark.parametrize("fails", [[], [BUILD]])
+def test_a_power_mode_is_for_the_measurement_alone(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]], fails: list[str]
+) -> None:
+    board.trouble(fails=fails, hangs=[] if fails else [TIME])
+    folder = board.send(planned(power_mode=0))
+    begin(board, folder)
+    if fails:
+        assert board.ended(folder)["state"] == "failed"
+    else:
+        board.until(lambda: board.calls(TIME))
+        assert mode(board) == "0"
+        board.kill(board.ask("status", folder))
+        assert mode(board) == "0", "nobody could put it back"
+        assert board.ask("restore-clocks") == {"restored": True}
+    board.until(lambda: mode(board) == "2")
+    board.until(lambda: not (board.home / "power-mode.saved").exists())
+    told = (board.folder / "sudo").read_text().splitlines()
+    assert told == ["nvpmodel -m 0", "nvpmodel -m 2"]
+
+
+def test_a_power_mode_that_is_set_already_is_left_alone(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]]
+) -> None:
+    folder = board.send(planned(power_mode=2))
+    begin(board, folder)
+    assert board.ended(folder)["state"] == "done"
+    assert not (board.folder / "sudo").exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("takes a restart", "power mode 0 takes a restart of the board"),
+        ("no rights", "nvpmodel does not run with sudo"),
+    ],
+)
+def test_a_power_mode_that_the_board_does_not_take_ends_the_job_and_is_told(
+    board: Board, planned: Callable[..., work.Work], clocks: Callable[[], list[str]], trouble: str, said: str
+) -> None:
+    (board.folder / trouble).touch()
+    folder = board.send(planned(power_mode=0))
+    begin(board, folder)
+    state = board.ended(folder)
+    assert state["state"] == "failed"
+    assert said in state["text"]
+    assert not board.calls(BUILD)
 
 
 def test_clocks_that_cannot_be_held_end_the_job_and_are_told(

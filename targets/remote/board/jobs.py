@@ -94,7 +94,7 @@ def clean(what):
     if what == "all":
         for folder in glob.glob(os.path.join(glob.escape(root), "jobs", "*")):
             stop(folder)
-        restore_clocks()  # what they were is known by a file that goes now
+        restore_clocks()  # what they were is known by files that go now
         shutil.rmtree(root, ignore_errors=True)
         return {"removed": root}
     path = os.path.realpath(what)
@@ -106,7 +106,7 @@ def clean(what):
 
 
 def restore_clocks():
-    """Put the clocks back as they were before they were held."""
+    """Put clocks and power mode back as they were before a job."""
     import clocks
 
     return {"restored": clocks.restore()}
@@ -144,16 +144,17 @@ def _carry_out(folder, manifest, say):
     import inprocess
     import tool
 
-    held = clocks.hold() if manifest.get("lock_clocks") else None
-    if held is False:
-        clocks.restore()
-        raise JobError("the clocks cannot be held: jetson_clocks does not run with sudo, or fails")
     try:
+        if manifest.get("power_mode") is not None:
+            problem = clocks.switch(manifest["power_mode"])
+            if problem:
+                raise JobError(problem)
+        if manifest.get("lock_clocks") and not clocks.hold():
+            raise JobError("the clocks cannot be held: jetson_clocks does not run with sudo, or fails")
         runner = tool if manifest["runtime"] == "tensorrt" else inprocess
         runner.carry_out(folder, manifest, say)
     finally:
-        if held:
-            clocks.restore()
+        clocks.restore()
     say("done", "done", 1.0)
 
 
