@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,9 +65,8 @@ def carry_out(runner: Runner, finished: Artifact, out: Path) -> list[SynthesisCo
     steps = entry.stage.epochs * _updates(start.data, entry.stage)
     told = []
     if runner.crew.is_main:
-        told.append(_judged(made, start.data, start.plan.recipe.data.source, seconds=made.records[-1].seconds, out=out))
+        told.append(_judged(made, start.data, start.plan.recipe.data.source, out=out))
     for source in sources:
-        began = time.perf_counter()
         reporter = _Named(reporter=runner.reporter, name=f"control {source}")
         data = _opened(runner, source, before, reporter, cache=out / "cache")
         epochs = max(1, round(steps / _updates(data, entry.stage)))
@@ -82,7 +80,7 @@ def carry_out(runner: Runner, finished: Artifact, out: Path) -> list[SynthesisCo
         )
         student = other.carry_out(replace(entry, stage=replace(entry.stage, epochs=epochs)), before)
         if runner.crew.is_main:
-            told.append(_judged(student, data, source, seconds=time.perf_counter() - began, out=out))
+            told.append(_judged(student, data, source, out=out))
     return told
 
 
@@ -116,7 +114,10 @@ def _updates(data: Data, lesson: Distill) -> int:
     return updates_of(method, data.synthetic.settings, images=len(data.train), batch_size=lesson.batch_size)
 
 
-def _judged(student: Artifact, data: Data, source: str, *, seconds: float, out: Path) -> SynthesisControl:
+def _judged(student: Artifact, data: Data, source: str, *, out: Path) -> SynthesisControl:
+    """Times are those of the work itself, whether this run did it or an earlier one."""
+    assert data.synthetic is not None, "they are no data of the task"
+    seconds = student.records[-1].seconds + data.synthetic.seconds
     right = right_answers(student.module, data, folder=out / STORE)
     count = len(data.test)
     return SynthesisControl(

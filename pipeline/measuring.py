@@ -54,6 +54,8 @@ def main(options: argparse.Namespace) -> int:
         )
         for path in paths
     ]
+    if not profile.is_remote and (options.lock_clocks or options.power_mode is not None):
+        raise RecipeError("--lock-clocks and --power-mode are of a board: name it with --device, or leave them out")
     reporter = ConsoleReporter(Console(stderr=True), quiet=options.quiet)
     with reporter.showing():
         progress = reporter.stage("profile")

@@ -119,6 +119,7 @@ def make(recipe: Recipe) -> Plan:
         stage = _resolved(recipe.section(name), recipe.budget or profile.budget)
         planned.append(PlannedStage(stage=stage, skip=stage.skip_reason(profile, alone=alone)))
     _check_order(planned)
+    _refuse_idle_clocks(recipe, devices)
     return Plan(
         recipe=recipe, profile=profile, budget=recipe.budget or profile.budget, stages=tuple(planned), devices=devices
     )
@@ -132,6 +133,16 @@ def _devices(recipe: Recipe, profile: Profile) -> tuple[Address, ...]:
     if twice:
         raise RecipeError(f"device: {', '.join(twice)} stands twice; each board is measured once")
     return found
+
+
+def _refuse_idle_clocks(recipe: Recipe, devices: tuple[Address, ...]) -> None:
+    """RecipeError: clocks are to be held, and no board is there whose clocks they would be."""
+    measure = recipe.section("profile")
+    if not devices and (measure.lock_clocks or measure.power_mode is not None):
+        raise RecipeError(
+            "profile.lock_clocks and profile.power_mode are of a board that is measured on: name it with --device "
+            "ssh://user@board, or leave them out"
+        )
 
 
 def goals_of(prune: Prune, budget: Budget) -> dict[str, float]:

@@ -340,7 +340,7 @@ class SynthesisControl(_Part):
     value: float = Field(description="per cent of the test images that it answers rightly")
     n: int
     ci95: Interval = Field(description="Wilson's")
-    seconds: float = Field(description="of teaching it, and of making the images of a control")
+    seconds: float = Field(description="of making the images and of teaching it")
 
 
 class SynthesisFacts(_Part):

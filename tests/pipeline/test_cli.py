@@ -237,3 +237,9 @@ def test_profile_measures_onnx_files_in_turn(folder: Path, capsys: pytest.Captur
     assert found["models"]["wide"]["memory_mb"]["peak"] > 10
     assert "times faster" in run(capsys, "profile", "wide.onnx", "small.onnx", "--seconds", "1", "--quiet")[1]
     assert shutil.which("compress")
+
+
+@pytest.mark.parametrize("option", [["--lock-clocks"], ["--power-mode", "0"]])
+def test_clocks_of_no_board_are_not_held_in_silence(capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    assert cli.main(["--target", "openvino-cpu", *option, "--dry-run"]) == 2
+    assert "name it with --device" in " ".join(capsys.readouterr().err.split())
