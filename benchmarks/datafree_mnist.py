@@ -5,8 +5,9 @@ python benchmarks/datafree_mnist.py --data mnist:FOLDER [--only NAME,...] [--jso
 As in DAFL (Chen et al., 2019, arXiv:1904.01186) and DFAD (Fang et al., 2019, arXiv:1912.11006). The teacher learns
 from the training images. Without data a student is given what the teacher makes of generated images, its epochs are
 chosen by agreement with the teacher on other generated images, and its generator by a score that needs no data. Beside
-it: the same student on noise, on the training images with their labels, and on them with the teacher. Test images are
-looked at once for each run, at its end. Seconds are of the whole run, making of images included.
+it: the same student on noise, for as many steps as beside DFAD's generator, on the training images with their labels,
+and on them with the teacher. Test images are looked at once for each run, at its end. Seconds are of the whole run,
+making of images included.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from edgepress.pipeline.teachers import fingerprint
 from edgepress.stages.distill.settings import Loss
 from edgepress.stages.lesson import Lesson
 from edgepress.stages.settings import DataSettings
+from edgepress.stages.synthesis.methods import METHODS
 from edgepress.stages.synthesis.open import open_synthetic
 from edgepress.stages.synthesis.settings import Synthesis
 
 MEAN, STD = (0.1307,), (0.3081,)
 TEACHER = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
 REAL = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
-EPOCHS, ROUNDS = 18, 100
+EPOCHS, ROUNDS, BATCH = 18, 100, 256
+DEFAULT, CONTROL = "dfad", "noise"
 IMITATE: Mapping[str, Loss] = {"logits": Loss(weight=1.0, options={"distance": "l1"})}
 PAPERS = {
     "dafl": "98.20 (98.1 by others)", "dfad": "98.3 ± 0.2", "noise": "88.01, 74.7", "labels": "98.65",
@@ -60,14 +63,20 @@ class Bench:
     def without_data(self, seed: int, *, method: str) -> dict[str, float]:
         """A student of made images."""
         began, teacher = time.perf_counter(), self.teacher()
-        made = Synthesis(method=method, rounds=2 if self.quick else ROUNDS, images=64 if self.quick else 2048)  # type: ignore[arg-type]
+        rounds, images = (2, 64) if self.quick else (ROUNDS, 2048)
+        if (
+            method == CONTROL
+        ):  # noise that fills as many rounds, and so many epochs that the student takes as many steps
+            images = round(rounds * BATCH / 0.8)
+        made = Synthesis(method=method, rounds=rounds, images=images)  # type: ignore[arg-type]
         data = open_synthetic(
             DataSettings(source="generated", shape=self.place.data.shape, mean=MEAN, std=STD, synthesis=made),
             teacher=teacher, fingerprint=fingerprint(teacher), seed=seed,
             cache=self.place.folder / f"made-{method}-{seed}",
         )  # fmt: skip
+        epochs = self.epochs * (METHODS[DEFAULT].learns if method == CONTROL else 1)
         lesson = Lesson(
-            epochs=self.epochs, lr=2e-3, batch_size=256, optimizer="adamw", weight_decay=0.0, loss=IMITATE
+            epochs=epochs, lr=2e-3, batch_size=BATCH, optimizer="adamw", weight_decay=0.0, loss=IMITATE
         )  # fmt: skip
         place = replace(self.place, data=data)
         net = place.train(method, lenet5_half, lesson, seed=seed, teacher=teacher)
@@ -85,7 +94,7 @@ class Bench:
 
 
 def runs(bench: Bench) -> dict[str, Callable[[int], dict[str, float]]]:
-    made = ("dfad", "dafl", "zskt", "noise")
+    made = (DEFAULT, "dafl", "zskt", CONTROL)
     return {
         "teacher": bench.of_teacher,
         **{method: partial(bench.without_data, method=method) for method in made},

@@ -22,7 +22,7 @@ from ..stages.cutting import Cut, cut_at
 from ..stages.quantization.prepare import prepare
 from ..stages.quantization.scheme import Scheme
 from ..stages.structure import resize_, structure
-from ..stages.tensors import CorruptStateError, load_state, save_state
+from ..stages.tensors import CorruptStateError, fill_, load_state, save_state
 from ..targets.digests import sha256
 from ..targets.errors import StageError
 
@@ -106,7 +106,7 @@ class Store:
             try:
                 self._verify(folder)
                 module = _built(facts, builders)
-                module.load_state_dict(load_state(folder / "weights.safetensors"))
+                fill_(module, load_state(folder / "weights.safetensors"))
             except (CorruptStateError, StageError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
                 self.note(f"{folder} is passed over: {str(error).splitlines()[0]}")
                 continue
@@ -145,7 +145,7 @@ class Store:
             module = _built(facts, builders)
             if scheme is not None:
                 module = prepare(module, scheme)
-            module.load_state_dict(load_state(folder / "weights.safetensors"))
+            fill_(module, load_state(folder / "weights.safetensors"))
         return replace(
             parent.next(record=Record(**facts["record"])),
             module=module.eval(),

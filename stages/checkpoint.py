@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .distill.nouns import Changing, Player, Samples, Teacher
-from .tensors import CorruptStateError, load_state, save_state
+from .tensors import CorruptStateError, fill_, load_state, save_state
 
 Curves = dict[str, list[float]]
 State = dict[str, Tensor]
@@ -68,7 +68,7 @@ def resume(players: Sequence[Player], path: Path | None, *, samples: Samples) ->
     except CorruptStateError:
         return Trained(), None  # half-written by an older crash: training starts over
     for player, saved in zip(players, state["players"], strict=True):
-        player.module.load_state_dict(saved["module"])
+        fill_(player.module, saved["module"])
         player.objective.load_state_dict(saved["objective"])
         player.objective.balance.update(saved["balance"])
         player.optimizer.load_state_dict(saved["optimizer"])

@@ -16,6 +16,7 @@ from ..targets.errors import RecipeError, did_you_mean
 from .contract import Tokens
 from .imports import import_for
 from .tasks import Task
+from .tensors import fill_
 
 WEIGHTS = "model.safetensors"  # what a folder that `save_pretrained` wrote keeps them in
 HEADS = {
@@ -113,7 +114,7 @@ def _load_(network: nn.Module, folder: Path) -> None:
             f"transformers:{folder}: none of the {len(found)} tensors in {WEIGHTS} is one of the network's"
         )
     with torch.no_grad():
-        network.load_state_dict(fitting, strict=False)
+        fill_(network, fitting, strict=False)
 
 
 def _first_line(error: BaseException) -> str:

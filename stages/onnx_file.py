@@ -20,6 +20,7 @@ from torch.fx.experimental.optimization import fuse
 from ..targets.errors import StageError
 from ..targets.half import largest_values, to_half
 from ..targets.rewriting import rewritten
+from .pooling_export import any_adaptive_pooling
 from .quantization.frozen import FrozenLayer
 
 NEEDS_OPSET = re.compile(r"added in version (\d+)")  # torch's words for an operator that is too new (torch 2.13)
@@ -84,7 +85,10 @@ def _exported(wrapped: nn.Module, example: Tensor, *, opset: int, dynamic_batch:
     """newer: whether another operator set will do where torch needs one, the oldest that it can write."""
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_graph_on_the_terminal():
+        with (
+            warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_graph_on_the_terminal(),
+            any_adaptive_pooling(),
+        ):  # fmt: skip
             warnings.simplefilter("ignore")  # the exporter's own, about its age and about constants it folds
             torch.onnx.export(
                 wrapped.eval(),

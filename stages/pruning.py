@@ -27,6 +27,8 @@ from .unpacking import unpacked
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
 QUERIES_AND_MORE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
+# what torch-pruning (1.6) raises where it misreads a network, seen on networks of torchvision and timm
+MISREAD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError)
 TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
 
 
@@ -123,7 +125,7 @@ def remove_channels(
             inside = scope != "all layers"
             _prune_(candidate, example, settings, multiple=multiple, batches=batches, loss=loss, inside=inside)
             problem = _problem_with(candidate, module, example)
-        except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError) as error:
+        except MISREAD as error:
             problem = f"{type(error).__name__}: {error}"
         if problem is None:
             return candidate.eval().requires_grad_(True), scope

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 HEADER = "state"  # the one key of the header's metadata: safetensors writes several in any order
 
@@ -56,6 +57,18 @@ def load_state(path: Path) -> Any:
     if header.get("sha256") != _digest(tensors, nesting):
         raise CorruptStateError(f"{path.name}: the checksum does not match")
     return _unpack(json.loads(nesting), tensors)
+
+
+def fill_(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """`load_state_dict` for a state that lost the versions of its modules, as every file but a pickle does.
+
+    Some modules look for theirs and refuse to load without: torchvision's MNASNet, for one. A state that still has
+    them keeps them; else they are those of `module`, which is built by the same code.
+    """
+    versioned = OrderedDict(state)
+    kept = getattr(state, "_metadata", None)
+    versioned._metadata = module.state_dict()._metadata if kept is None else kept  # type: ignore[attr-defined]
+    module.load_state_dict(versioned, strict=strict)
 
 
 def _digest(tensors: Mapping[str, Tensor], nesting: str) -> str:

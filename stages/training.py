@@ -18,6 +18,7 @@ from .distill.nouns import Batch, Player, Samples, Step
 from .distill.watching import answer
 from .ledger import Ledger
 from .progress import Progress, Quiet
+from .tensors import fill_
 from .tracking import Tracker, Untracked
 
 __all__ = ["Trained", "fit", "see"]
@@ -89,7 +90,7 @@ def fit(
         if checkpoint is not None and crew.is_main:
             checkpoints.save(epoch + 1, players, trained, best, checkpoint, samples=samples)
         tracker.note(epoch + 1, {name: curve[-1] for name, curve in trained.curves.items()} | _rates(players))
-    student.load_state_dict(best[1])
+    fill_(student, best[1])
     student.eval()
     return trained
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..targets.errors import RecipeError
+from .tensors import fill_
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 # Where training scripts put the weights among other things, in order of preference.
@@ -36,7 +37,7 @@ def load_weights_(module: nn.Module, path: Path | str) -> None:
     state = _unwrapped(_read(path), path)
     state = _without_wrapper(state, module.state_dict().keys())
     _refuse_mismatch(module.state_dict(), state, path)
-    module.load_state_dict(state, strict=False)  # only num_batches_tracked can differ after the check
+    fill_(module, state, strict=False)  # only num_batches_tracked can differ after the check
 
 
 def _read(path: Path) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..lesson import Lesson
 from ..optimizing import optimizer_for, warm_cosine
+from ..tensors import fill_
 from .nouns import Batch, Objective, Out, Player, Samples, Teacher, Weighted
 from .samples import swapped
 from .watching import answer
@@ -142,7 +143,7 @@ class PeerAnswers:
         """Go on from what `state_dict` told."""
         if self._lag:
             self._updates = int(state["updates"])
-            self._said.load_state_dict(state["said"])
+            fill_(self._said, state["said"])
 
 
 def peers_of(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..tensors import fill_
 from .nouns import Batch, Out
 from .watching import answer
 
@@ -59,7 +60,7 @@ class Snapshot(Frozen):
         return {"network": self._network.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._network.load_state_dict(state["network"])
+        fill_(self._network, state["network"])
 
 
 class PreviousEpoch(Snapshot):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ...targets.errors import UnfitError
+from ..tensors import fill_
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
 from .learned import layer_for, rounding_for
 from .scheme import Scheme
@@ -104,7 +105,7 @@ def float_again(prepared: nn.Module, source: nn.Module) -> nn.Module:
             for key, value in prepared.state_dict().items()
             if key in wanted and not key.startswith(tuple(inner))
         }
-        twin.load_state_dict(rest, strict=False)
+        fill_(twin, rest, strict=False)
     return twin.eval()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from edgepress.stages.tensors import CorruptStateError, load_state, save_state
+from edgepress.stages.tensors import CorruptStateError, fill_, load_state, save_state
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=8)
 NESTED = st.recursive(
@@ -79,3 +81,28 @@ def test_equal_states_make_equal_files(tmp_path: Path) -> None:
     for file in files:
         save_state({"weights": torch.ones(3), "count": 1}, file)
     assert len({file.read_bytes() for file in files}) == 1
+
+
+class Versioned(nn.Linear):
+    """Like torchvision's MNASNet: it wants to know which version of itself was saved."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, local_metadata: Any, *more: Any) -> None:
+        if local_metadata.get("version") != self._version:
+            raise ValueError(f"version {local_metadata.get('version')} is not known")
+        super()._load_from_state_dict(state, prefix, local_metadata, *more)
+
+
+def test_a_module_that_asks_for_its_version_can_be_filled_from_a_file(tmp_path: Path) -> None:
+    saved, fresh = nn.Sequential(Versioned(2, 3)), nn.Sequential(Versioned(2, 3))
+    save_state(dict(saved.state_dict()), tmp_path / "x.safetensors")
+    fill_(fresh, load_state(tmp_path / "x.safetensors"))
+    assert torch.equal(fresh[0].weight, saved[0].weight)
+
+
+def test_a_state_that_knows_its_versions_keeps_them() -> None:
+    old = Versioned(2, 3).state_dict()
+    old._metadata[""]["version"] = 1
+    with pytest.raises(ValueError, match="version 1"):
+        fill_(Versioned(2, 3), old)
