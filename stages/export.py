@@ -13,10 +13,13 @@ from .lesson import STRICT
 class Export:
     """ONNX at the profile's operator set, in the profile's precisions, checked against torch on real images.
 
-    dynamic_batch: leave the batch size open; closed at 1 it is faster in most runtimes.
+    dynamic_batch: leave the batch size open; closed at 1 it is faster in most runtimes. require_int8: end the run where
+    the runtime runs fewer quantised layers in INT8 than the profile expects, where it is otherwise told to go on with a
+    warning.
     """
 
     dynamic_batch: bool = False
+    require_int8: bool = False
 
     name: ClassVar[str] = "export"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"float", "quantized"})

@@ -90,6 +90,12 @@ def _calibrated(unpruned: Artifact, quantized: Artifact, context: Context) -> Ar
 def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
     """Write one file for each version; the last one is what the target would run."""
     images, labels = parity_samples(context)
+    counts = runtimes.target(context.profile.measures_with).unavailable() is None  # else the board itself counts
+    if settings.require_int8 and not counts:
+        raise StageError(
+            f"export.require_int8 counts layers in {context.profile.measures_with}, and that runs on the board alone: "
+            "leave it out, the report tells what the board counts"
+        )
     files: list[ExportedFile] = []
     found = list(versions(artifact, context))
     peaks: dict[str, Any] = {}
@@ -113,12 +119,13 @@ def export(settings: Export, artifact: Artifact, context: Context) -> Artifact:
             continue
         overflow = (f"it stays in float32: {high.words()}",) if high is not None and not fits else ()
         files.append(replace(file, warnings=overflow, fits_float16=fits))
-    counts = runtimes.target(context.profile.measures_with).unavailable() is None  # else the board itself counts
     fused = {
         file.variant: _fused(file, dict(found)[file.variant], context) for file in files if counts and is_int8(file)
     }
     for place, file in enumerate(files):
         if file.variant in fused and not fused[file.variant].is_enough:
+            if settings.require_int8:
+                raise StageError(f"{file.variant}: {fused[file.variant].warning()}, or leave out export.require_int8.")
             context.note(f"export: {file.variant}: {fused[file.variant].warning()}")
             files[place] = replace(file, warnings=(*file.warnings, fused[file.variant].warning()))
     metrics: dict[str, Any] = {file.variant: {**file.parity, "bytes": file.size_bytes} for file in files}

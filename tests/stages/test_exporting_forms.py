@@ -143,6 +143,23 @@ def test_fewer_int8_layers_than_the_profile_expects_are_named(tmp_path: Path) ->
     assert any(warning in note for note in notes)
 
 
+def test_fewer_int8_layers_end_the_stage_where_the_recipe_says_so(tmp_path: Path) -> None:
+    around = context(tmp_path, target="onnxruntime-cpu")
+    wrong = replace(around, profile=around.profile.model_copy(update={"qdq": "trt"}))
+    quantized = quantize(Quantize(epochs=0), artifact(), wrong)
+    with pytest.raises(StageError, match="int8: onnxruntime runs 0 of 4 .*expects 3 at least"):
+        export(Export(require_int8=True), quantized, wrong)
+    right = quantize(Quantize(epochs=0), artifact(), around)
+    assert export(Export(require_int8=True), right, around).files[-1].precision == "int8"
+
+
+def test_layers_that_only_a_board_can_count_are_not_required_before_it(tmp_path: Path) -> None:
+    around = context(tmp_path, target="jetson-orin-nano-super")
+    board = replace(around, profile=around.profile.model_copy(update={"device": "ssh://board"}))
+    with pytest.raises(StageError, match="that runs on the board alone"):
+        export(Export(require_int8=True), artifact(), board)
+
+
 def around_without_note(around: Context) -> Context:
     return replace(around, note=lambda text: None)
 
