@@ -20,13 +20,14 @@ def any_adaptive_pooling() -> Iterator[None]:
     Each dimension is then a product with a constant matrix that holds the weights of `averages`. Sizes that divide the
     input's, and inputs whose size is open, are exported as torch does it.
     """
+    registry: Any = torch.onnx  # documented there, and not among the names that its stubs export
     for dimensions, operator in OPERATORS.items():
-        torch.onnx.register_custom_op_symbolic(operator, _symbolic(dimensions), OLDEST_OPSET)
+        registry.register_custom_op_symbolic(operator, _symbolic(dimensions), OLDEST_OPSET)
     try:
         yield
     finally:
         for operator in OPERATORS.values():
-            torch.onnx.unregister_custom_op_symbolic(operator, OLDEST_OPSET)
+            registry.unregister_custom_op_symbolic(operator, OLDEST_OPSET)
 
 
 def averages(size: int, wanted: int) -> Tensor:

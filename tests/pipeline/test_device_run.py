@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,6 @@ SHORT = [
     "--set=train.epochs=2", "--set=train.lr=0.003", "--set=train.batch_size=64", "--set=prune.epochs=1",
     "--set=quantize.epochs=1", "--set=profile.seconds=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fake_trtexec
 import pytest
 from command import run
-from sshd import Server, serve
+from sshd import Server
 
 from edgepress.pipeline import importing
 from edgepress.pipeline.report import render
@@ -82,12 +82,6 @@ def timed_there(report: Report, version: str) -> None:
             assert variant.int8["int8_layers"] == variant.int8["weighted_layers"]
     assert report.run.versions.get("tensorrt", version) == version
     assert any(f"answered {SAMPLES} test samples" in text for text in report.caveats)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 @pytest.mark.parametrize(("code", "version"), VERSIONS)

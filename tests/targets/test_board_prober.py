@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sshd import Server, serve
+from sshd import Server
 
 from edgepress.targets import profiles
 from edgepress.targets.jobs import Engine
@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.device, pytest.mark.slow]
 Builder = Callable[..., Path]
 Images = NDArray[np.float32]
 TOOL = Path(__file__).with_name("fake_trtexec.py")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sshd import Server, serve
+from sshd import Server
 
 from edgepress.targets import layers, profiles
 from edgepress.targets.errors import DeviceError, UnreachableError
@@ -31,12 +31,6 @@ pytestmark = pytest.mark.device
 
 Builder = Callable[..., Path]
 Images = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sshd import Server, serve
+from sshd import Server
 from token_model import tokens
 
 from edgepress.targets import profiles, tracing
@@ -28,12 +28,6 @@ pytestmark = [pytest.mark.device, pytest.mark.slow]
 Builder = Callable[..., Path]
 Images = NDArray[np.float32]
 TOOL = Path(__file__).with_name("fake_trtexec.py")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 def board(server: Server, **environment: str) -> None:

@@ -9,18 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sshd import Server, serve
+from sshd import Server
 
 from edgepress.targets.errors import DeviceError, LostConnectionError, RecipeError
 from edgepress.targets.remote.address import Address
 from edgepress.targets.remote.ssh import Ssh
 from edgepress.targets.remote.ssh_messages import explain
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
 
 
 @pytest.fixture
