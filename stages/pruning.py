@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ..targets.errors import StageError, UnfitError, did_you_mean
 from .artifact import Artifact, Context, Record
 from .data import loader
+from .dependencies import TORCH_PRUNING_FAILS, followed
 from .distill.losses import make
 from .distill.nouns import Batch, Out, Step
 from .distill.taps import HEADS
@@ -27,8 +27,6 @@ from .unpacking import unpacked
 
 MOST_OF_A_LAYER = 0.8  # a global ranking would otherwise empty whole layers of small nets
 QUERIES_AND_MORE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
-# what torch-pruning (1.6) raises where it misreads a network, seen on networks of torchvision and timm
-MISREAD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError)
 TAYLOR_BATCHES = 8  # gradients averaged over this many training batches
 
 
@@ -125,7 +123,7 @@ def remove_channels(
             inside = scope != "all layers"
             _prune_(candidate, example, settings, multiple=multiple, batches=batches, loss=loss, inside=inside)
             problem = _problem_with(candidate, module, example)
-        except MISREAD as error:
+        except TORCH_PRUNING_FAILS as error:
             problem = f"{type(error).__name__}: {error}"
         if problem is None:
             return candidate.eval().requires_grad_(True), scope
@@ -153,9 +151,7 @@ def _prune_(
     if inside:
         ignored += _coupled(module, example, ignored)
     importance = _importance(module, settings.importance, batches, loss)
-    with warnings.catch_warnings():
-        # parameters of no layer, such as positions: pruned in their last dimension, which is right
-        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+    with followed():
         pruner = tp.pruner.BasePruner(
             module,
             example,
@@ -252,11 +248,11 @@ def _coupled(module: nn.Module, example: Tensor, ignored: list[nn.Module]) -> li
     """Layers whose output channels are added to another layer's: those outside a single branch."""
     import torch_pruning as tp
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+    with followed():
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+        groups = list(graph.get_all_groups(ignored_layers=ignored))
     coupled: list[nn.Module] = []
-    for group in graph.get_all_groups(ignored_layers=ignored):
+    for group in groups:
         producers = {
             dependency.target.module
             for dependency, _ in group

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...targets.errors import UnfitError
+from ..dependencies import TORCH_PRUNING_FAILS, followed
 from ..pruning import attention_heads, excluded, output_layers
 from ..structure import Gone
 from .blocks import find_blocks
@@ -29,9 +29,6 @@ MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiple
 AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-# What torch-pruning (1.6) lets out at networks whose graph it does not understand.
-TORCH_PRUNING_FAILS = (RuntimeError, IndexError, KeyError, ValueError, AttributeError, AssertionError, TypeError)
 
 Kept = Mapping[str, Sequence[int]]  # channels that stay, by group; a group that is not named keeps all
 
@@ -218,8 +215,7 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
     names = {part: name for name, part in work.named_modules()}
     parameters = {id(parameter): name for name, parameter in work.named_parameters()}
     shapes = _shapes(work, example)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+    with followed():
         try:
             graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
             raw = list(graph.get_all_groups())

@@ -1,0 +1,46 @@
+"""torch-pruning's dependency graph where it misreads a network: an error that can be caught, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# what torch-pruning (1.6) raises on networks of torchvision and timm that it misreads
+TORCH_PRUNING_FAILS = (
+    RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError,
+)  # fmt: skip
+MOST_CHANNELS = 1_000_000  # of one layer; a flattened 512 x 7 x 7 has 25 088
+NOISE = ("Unwrapped parameters detected", "Maximum recursive depth reached")
+
+
+@contextlib.contextmanager
+def followed() -> Iterator[None]:
+    """While torch-pruning follows a network.
+
+    Reshapes that it misreads, such as the windows of a Swin transformer, multiply the channels that it believes to
+    belong together, without end: at MOST_CHANNELS there is an OverflowError. Parameters of no layer, such as
+    positions, are pruned in their last dimension, which is right and not worth a warning.
+    """
+    from torch_pruning.dependency import index_mapping
+
+    flatten: Any = index_mapping._FlattenIndexMapping
+    plain = flatten.__call__
+    flatten.__call__ = _bounded(plain)
+    try:
+        with warnings.catch_warnings():
+            for text in NOISE:
+                warnings.filterwarnings("ignore", message=text)
+            yield
+    finally:
+        flatten.__call__ = plain
+
+
+def _bounded(mapping: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def bounded(self: Any, places: Any) -> Any:
+        if not self.reverse and len(places) * self._stride > MOST_CHANNELS:
+            raise OverflowError(f"a reshape would join {len(places) * self._stride} channels")
+        return mapping(self, places)
+
+    return bounded

@@ -1,0 +1,59 @@
+"""What torch-pruning misreads ends in an error, and in little memory."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
+
+from edgepress.stages import dependencies
+from edgepress.stages.dependencies import MOST_CHANNELS, TORCH_PRUNING_FAILS, followed
+from edgepress.stages.prune import Prune
+from edgepress.stages.pruning import remove_channels
+from edgepress.stages.slimming.groups import find_groups
+from edgepress.targets.errors import UnfitError
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(16 * 30 * 30, 4)).eval()
+
+
+def test_reshapes_that_multiply_without_end_are_an_error() -> None:
+    """Torchvision's swin_t asked for 16 GiB here, and for minutes, before it would have ended."""
+    places = [_HybridIndex(idx=place, root_idx=place) for place in range(100)]
+    again = _FlattenIndexMapping(stride=100)
+    with followed():
+        places = again(again(places))
+        assert len(places) == MOST_CHANNELS
+        with pytest.raises(OverflowError, match="would join 100000000 channels"):
+            again(places)
+    assert issubclass(OverflowError, TORCH_PRUNING_FAILS)
+
+
+def test_a_network_that_is_misread_cannot_be_pruned_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "MOST_CHANNELS", 10_000)
+    with pytest.raises(UnfitError, match="OverflowError: a reshape would join 14400 channels"):
+        remove_channels(wide(), IMAGE, Prune(ratio=0.3), multiple=4)
+    with pytest.raises(UnfitError, match="a reshape would join 14400 channels"):
+        find_groups(wide(), IMAGE, multiple=4)
+
+
+def test_afterwards_torch_pruning_is_as_it_was() -> None:
+    plain = _FlattenIndexMapping.__call__
+    with followed():
+        assert _FlattenIndexMapping.__call__ is not plain
+    assert _FlattenIndexMapping.__call__ is plain
+
+
+def test_a_flattened_feature_map_is_followed() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pruned, scope = remove_channels(wide(), IMAGE, Prune(ratio=0.5), multiple=4)
+    assert scope == "all layers"
+    assert pruned[2].in_features == 8 * 30 * 30 < MOST_CHANNELS
