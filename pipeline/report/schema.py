@@ -1,10 +1,11 @@
 """report.json: every figure of a run, in a published and versioned form."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
+
+from .values import MaybeFinite, Part, Values
 
 SCHEMA_VERSION = "1.0"
 AGREEMENT = "agreement"  # what judges the answers where nobody knows the truth
@@ -13,35 +14,7 @@ Where = Literal["device", "stand-in", "estimated"]
 Interval = tuple[float, float]
 
 
-def _finite_or_none(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# JSON has no NaN: where one can happen (a loss that overflowed) it is stored as null.
-MaybeFinite = Annotated[float | None, BeforeValidator(_finite_or_none)]
-
-
-def _plain(value: Any) -> Any:
-    """The same value as JSON will give it back: NumPy's as Python's, a tuple as a list, a path as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if callable(to_list := getattr(value, "tolist", None)):
-        return _plain(to_list())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(inner) for inner in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return _finite_or_none(value)
-    return str(value)
-
-
-Values = Annotated[dict[str, Any], BeforeValidator(_plain)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Run(_Part):
+class Run(Part):
     """Which run this is, and what it ran on."""
 
     id: str = Field(description="the last stage's key: equal for runs of the same work")
@@ -54,7 +27,7 @@ class Run(_Part):
     machine: Values
 
 
-class DataFacts(_Part):
+class DataFacts(Part):
     """What the accuracy figures were taken on."""
 
     source: str
@@ -68,7 +41,7 @@ class DataFacts(_Part):
     notes: list[str] = Field(description="how the splits were made, what was skipped")
 
 
-class Limit(_Part):
+class Limit(Part):
     """One limit of the budget against what was measured."""
 
     limit: float
@@ -77,7 +50,7 @@ class Limit(_Part):
     why: str = Field(description="one sentence")
 
 
-class StageFacts(_Part):
+class StageFacts(Part):
     """What one stage did."""
 
     name: str
@@ -92,7 +65,7 @@ class StageFacts(_Part):
     skipped: str | None = Field(description="why the stage did not run; None: it ran")
 
 
-class Accuracy(_Part):
+class Accuracy(Part):
     """The task's figure on the test samples through the session that was timed, in per cent.
 
     For classification the share that is answered rightly.
@@ -111,7 +84,7 @@ class Accuracy(_Part):
     mcnemar_p: float | None = Field(None, description="exact and two-sided: chance alone would divide them so")
 
 
-class Latency(_Part):
+class Latency(Part):
     """Milliseconds of one inference, timed in turn with every other variant."""
 
     median: float
@@ -126,14 +99,14 @@ class Latency(_Part):
     threads: int
 
 
-class Ratio(_Part):
+class Ratio(Part):
     """How many times faster than the baseline, from the same interleaved run."""
 
     value: float
     ci95: Interval
 
 
-class Memory(_Part):
+class Memory(Part):
     """Peak resident memory of a fresh process that only runs this model, in MiB."""
 
     peak_rss: float
@@ -144,7 +117,7 @@ class Memory(_Part):
     where: Where
 
 
-class Throughput(_Part):
+class Throughput(Part):
     """Inferences per second of one caller that waits for each answer, pinned as the latency is."""
 
     batch: int
@@ -153,7 +126,7 @@ class Throughput(_Part):
     where: Where
 
 
-class ColdStart(_Part):
+class ColdStart(Part):
     """Milliseconds until the first answer, once, in a fresh process; the files lay in the system's cache."""
 
     runtime_ms: float = Field(description="to import the runtime")
@@ -162,7 +135,7 @@ class ColdStart(_Part):
     where: Where
 
 
-class Energy(_Part):
+class Energy(Part):
     """Of one inference, what the machine takes at rest subtracted."""
 
     per_inference_mj: float = Field(description="median of the rounds")
@@ -174,14 +147,14 @@ class Energy(_Part):
     where: Where
 
 
-class Series(_Part):
+class Series(Part):
     """One value over time."""
 
     at_s: list[float]
     values: list[float]
 
 
-class SustainedLatency(_Part):
+class SustainedLatency(Part):
     """One variant in a sustained run; each point is the median of neighbouring rounds."""
 
     at_s: list[float]
@@ -192,7 +165,7 @@ class SustainedLatency(_Part):
     slowdown: tuple[float, float, float] = Field(description="end against start: value, and its 95 % interval")
 
 
-class Sustained(_Part):
+class Sustained(Part):
     """All variants timed in turn for so long that heat shows."""
 
     seconds: float
@@ -208,7 +181,7 @@ class Sustained(_Part):
     where: Where
 
 
-class Parity(_Part):
+class Parity(Part):
     """The exported file against torch on the same real samples."""
 
     argmax_agreement: float = Field(description="0 to 1")
@@ -218,7 +191,7 @@ class Parity(_Part):
     sqnr_db: MaybeFinite = Field(None, description="power of the answers over that of their error, in decibels")
 
 
-class LayerTime(_Part):
+class LayerTime(Part):
     """One layer as the runtime ran it."""
 
     layer: str = Field(description="its name in the user's model, where it can be traced")
@@ -229,7 +202,7 @@ class LayerTime(_Part):
     share: float = Field(description="0 to 1, of the time of all layers")
 
 
-class LayerTimes(_Part):
+class LayerTimes(Part):
     """Where the time goes, by the runtime's own counters, apart from the comparison of latencies."""
 
     total_ms: float = Field(description="of all layers; counting slows some down, so it is not the latency")
@@ -240,7 +213,7 @@ class LayerTimes(_Part):
     layers: list[LayerTime] = Field(description="the costliest first")
 
 
-class DivergencePoint(_Part):
+class DivergencePoint(Part):
     """One tensor of the quantised file against the same one of its float twin."""
 
     layer: str
@@ -249,7 +222,7 @@ class DivergencePoint(_Part):
     lost_db: MaybeFinite = Field(description="against the worst of what goes into it")
 
 
-class Divergence(_Part):
+class Divergence(Part):
     """Where a quantised file that answers wrongly leaves its float twin."""
 
     sentence: str
@@ -258,7 +231,7 @@ class Divergence(_Part):
     points: list[DivergencePoint] = Field(description="every compared tensor, in the order of computation")
 
 
-class Variant(_Part):
+class Variant(Part):
     """One exported model with everything that was measured of it."""
 
     name: str
@@ -288,7 +261,7 @@ class Variant(_Part):
     energy: Energy | None = Field(None, description="None: not measured, see the report's not_measured")
 
 
-class Board(_Part):
+class Board(Part):
     """A further board that the same variants were measured on; the first one's figures are the report's own."""
 
     device: str = Field(description="its address")
@@ -300,7 +273,7 @@ class Board(_Part):
     variants: list[Variant]
 
 
-class Chosen(_Part):
+class Chosen(Part):
     """The variant to ship."""
 
     name: str
@@ -308,7 +281,7 @@ class Chosen(_Part):
     forced: bool = Field(False, description="named by the user, whatever the guard says")
 
 
-class Verdict(_Part):
+class Verdict(Part):
     """The run in one sentence."""
 
     sentence: str
@@ -318,7 +291,7 @@ class Verdict(_Part):
     )
 
 
-class SynthesisRestart(_Part):
+class SynthesisRestart(Part):
     """One attempt at making images."""
 
     seed: int
@@ -326,14 +299,14 @@ class SynthesisRestart(_Part):
     collapsed: str | None = Field(None, description="what went wrong; None: nothing")
 
 
-class SynthesisStrip(_Part):
+class SynthesisStrip(Part):
     """Some images of one class, side by side, from the one that the given model is surest of to the least sure."""
 
     label: int = Field(description="place of the class in the data's classes")
     png: str | None = Field(description="base64; None: the given model answers this class to no image")
 
 
-class SynthesisControl(_Part):
+class SynthesisControl(Part):
     """The student of the distill stage, taught on one kind of images; in float32, in ONNX Runtime."""
 
     source: str = Field(description="of the images: as data.source has it")
@@ -343,7 +316,7 @@ class SynthesisControl(_Part):
     seconds: float = Field(description="of making the images and of teaching it")
 
 
-class SynthesisFacts(_Part):
+class SynthesisFacts(Part):
     """The images that stood in for data of the task."""
 
     source: str = Field(description="as the recipe has it: generated, optimised, noise, images:FOLDER, cached:FOLDER")
@@ -368,7 +341,7 @@ class SynthesisFacts(_Part):
     sheet: list[SynthesisStrip] = Field(default_factory=list, description="of many classes the fullest and emptiest")
 
 
-class Estimated(_Part):
+class Estimated(Part):
     """What one engine would take on a board that nothing was measured on. It decides nothing."""
 
     variant: str
@@ -379,7 +352,7 @@ class Estimated(_Part):
     where: Literal["estimated"] = "estimated"
 
 
-class Report(_Part):
+class Report(Part):
     """Everything that was measured in one run, the baseline's variant first."""
 
     schema_version: str = SCHEMA_VERSION
