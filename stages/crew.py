@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..targets.errors import StageError
+from ..targets.errors import EdgepressError, StageError
 from .launch import processes
 
 PATIENCE = datetime.timedelta(days=7)  # the others wait while the main process measures, which may take hours
+T = TypeVar("T")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -102,12 +103,25 @@ class Crew:
                     tensor.copy_(broadcast(tensor.detach().contiguous()))
 
     def told(self, value: Any) -> Any:
-        """What the main process says, a number or a word."""
+        """What the main process says: anything that pickle takes, for these are processes of one program."""
         if self.count == 1:
             return value
         from accelerate.utils import broadcast_object_list
 
         return broadcast_object_list([value])[0]
+
+    def in_main(self, work: Callable[[], T]) -> T | None:
+        """What the main process finds out alone; None for the others. Its errors are raised in every process."""
+        found, problem = None, None
+        if self.is_main:
+            try:
+                found = work()
+            except EdgepressError as error:
+                problem = error
+        problem = self.told(problem)
+        if problem is not None:
+            raise problem
+        return found
 
     @contextmanager
     def joint_norms(self, module: nn.Module) -> Iterator[None]:

@@ -49,9 +49,7 @@ def shape(
     crew = meet()
     example = artifact.contract.preprocessing.example(1)
     module = unpacked(artifact.module, example)
-    setup: Setup | None = None
-    if crew.is_main:
-        setup = prepare(settings, module, example, context, goals, baseline=artifact.module)
+    setup = crew.in_main(lambda: prepare(settings, module, example, context, goals, baseline=artifact.module))
     skip, facts = crew.told(None if setup is None else (_skip(setup), _facts(setup, None)))
     if skip:
         return Shaped(module=None, facts=facts, skip=skip)
@@ -65,17 +63,16 @@ def shape(
             now = groups_of(settings, module, example, context)
             known = {name: group for name, group in now.found.items() if name in setup.groups.found}
             setup.now, setup.groups_now = module, Groups(found=known, refused=now.refused)
-    found: tuple[Kept, dict[str, Any]] | None = None
-    if setup is not None:
-        found = _finish(settings, setup, loss, recover if crew.count == 1 else None)
-    kept, facts = crew.told(found)
+    alone = recover if crew.count == 1 else None
+    kept, facts = crew.told(crew.in_main(lambda: _finish(settings, setup, loss, alone)))
     if not kept and settings.steps == 1:
         return Shaped(module=None, facts=facts, skip="no channel can go without losing more accuracy than is allowed")
     return Shaped(module=slim(module, groups_of(settings, module, example, context).found.values(), kept), facts=facts)
 
 
-def _finish(settings: Prune, setup: Setup, loss: Loss, recover: Recover | None) -> tuple[Kept, dict[str, Any]]:
+def _finish(settings: Prune, setup: Setup | None, loss: Loss, recover: Recover | None) -> tuple[Kept, dict[str, Any]]:
     """Which channels stay in the end, and how that was found."""
+    assert setup is not None, "the main process prepared it"
     context = setup.context
     importance = score(settings, setup, loss)
     costs = costs_of(setup)

@@ -135,6 +135,42 @@ def test_a_job_of_two_processes_is_reported_once_and_taken_up_again(tmp_path: Pa
     assert again.stderr.count("reused from an earlier run") >= 3
 
 
+CONVOLUTIONS = """
+from torch import nn
+
+def make():
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1),
+        nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )
+"""
+TO_A_BUDGET = ["--set", "quantize=off", "--set", "prune={epochs: 1, steps: 2}", "--set", "train.epochs=1"]
+
+
+@pytest.mark.slow
+def test_two_processes_prune_by_what_the_main_one_measures(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CONVOLUTIONS)
+    words = [*JOB, *TO_A_BUDGET, "--set", "budget={size_mb: 0.025}", "--out", "out"]
+    done = together(tmp_path, *words)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())  # whatever the guard makes of its noisy times
+    pruned = next(stage for stage in report["stages"] if stage["name"] == "prune")
+    assert pruned["metrics"]["parameters_after"] < pruned["metrics"]["parameters_before"]
+    assert pruned["metrics"]["to_budget"]["met"]
+    assert "pipeline/cli.py" not in done.stderr, "none of them ended with a traceback"
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_without_pruning_where_nothing_can_go(tmp_path: Path) -> None:
+    """The main process alone finds that out; the others must not wait for what never comes."""
+    (tmp_path / "net.py").write_text(CONVOLUTIONS)
+    stay = "prune={epochs: 1, exclude: ['0', '3']}"
+    done = together(tmp_path, *JOB, *TO_A_BUDGET, "--set", "budget={size_mb: 0.025}", "--set", stay, "--out", "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    pruned = next(stage for stage in report["stages"] if stage["name"] == "prune")
+    assert "no channel can be removed" in pruned["skipped"], done.stderr
+    assert "pipeline/cli.py" not in done.stderr, "none of them ended with a traceback"
+
+
 @pytest.mark.slow
 def test_a_wrong_recipe_is_told_once_by_two_processes(tmp_path: Path) -> None:
     done = together(tmp_path, "-m", "edgepress", "--target", "nowhere")
