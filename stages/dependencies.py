@@ -1,8 +1,9 @@
-"""torch-pruning's dependency graph where it misreads a network: an error that can be caught, in bounded memory."""
+"""torch-pruning's dependency graph where it misreads a network: an error, in bounded memory and time."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ TORCH_PRUNING_FAILS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError,
 )  # fmt: skip
 MOST_CHANNELS = 1_000_000  # of one layer; a flattened 512 x 7 x 7 has 25 088
+PATIENCE_SECONDS = 180.0  # a network of 400 layers takes 20 s
 NOISE = ("Unwrapped parameters detected", "Maximum recursive depth reached")
 
 
@@ -20,21 +22,25 @@ def followed() -> Iterator[None]:
     """While torch-pruning follows a network.
 
     Reshapes that it misreads, such as the windows of a Swin transformer, multiply the channels that it believes to
-    belong together, without end: at MOST_CHANNELS there is an OverflowError. Parameters of no layer, such as
-    positions, are pruned in their last dimension, which is right and not worth a warning.
+    belong together, without end: at MOST_CHANNELS there is an OverflowError. Channels that are sliced and joined
+    again, such as ReXNet's shortcuts, multiply the ways that it goes: after PATIENCE_SECONDS there is a RuntimeError.
+    Parameters of no layer, such as positions, are pruned in their last dimension, which is right and not worth a
+    warning.
     """
-    from torch_pruning.dependency import index_mapping
+    from torch_pruning.dependency import group, index_mapping
 
     flatten: Any = index_mapping._FlattenIndexMapping
-    plain = flatten.__call__
+    groups: Any = group.Group
+    plain, searched = flatten.__call__, groups.has_pruning_op
     flatten.__call__ = _bounded(plain)
+    groups.has_pruning_op = _patient(searched, until=time.monotonic() + PATIENCE_SECONDS)
     try:
         with warnings.catch_warnings():
             for text in NOISE:
                 warnings.filterwarnings("ignore", message=text)
             yield
     finally:
-        flatten.__call__ = plain
+        flatten.__call__, groups.has_pruning_op = plain, searched
 
 
 def _bounded(mapping: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -44,3 +50,12 @@ def _bounded(mapping: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         return mapping(self, places)
 
     return bounded
+
+
+def _patient(searched: Callable[..., bool], *, until: float) -> Callable[..., bool]:
+    def patient(self: Any, dependency: Any, places: Any) -> bool:
+        if time.monotonic() > until:
+            raise RuntimeError(f"which channels go together was not found out in {PATIENCE_SECONDS:.0f} s")
+        return searched(self, dependency, places)
+
+    return patient

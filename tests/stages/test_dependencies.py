@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
 
 from edgepress.stages import dependencies
@@ -22,6 +23,17 @@ IMAGE = torch.zeros(1, 3, 32, 32)
 
 def wide() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(16 * 30 * 30, 4)).eval()
+
+
+class Looped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head((x + self.body(x)).mean(dim=(2, 3)))
 
 
 def test_reshapes_that_multiply_without_end_are_an_error() -> None:
@@ -44,11 +56,18 @@ def test_a_network_that_is_misread_cannot_be_pruned_and_says_so(monkeypatch: pyt
         find_groups(wide(), IMAGE, multiple=4)
 
 
+def test_a_network_that_takes_too_long_to_follow_cannot_be_pruned_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(UnfitError, match="was not found out in 0 s"):
+        remove_channels(Looped(), IMAGE, Prune(ratio=0.3), multiple=4)
+
+
 def test_afterwards_torch_pruning_is_as_it_was() -> None:
-    plain = _FlattenIndexMapping.__call__
+    plain = _FlattenIndexMapping.__call__, Group.has_pruning_op
     with followed():
-        assert _FlattenIndexMapping.__call__ is not plain
-    assert _FlattenIndexMapping.__call__ is plain
+        assert _FlattenIndexMapping.__call__ is not plain[0]
+        assert Group.has_pruning_op is not plain[1]
+    assert (_FlattenIndexMapping.__call__, Group.has_pruning_op) == plain
 
 
 def test_a_flattened_feature_map_is_followed() -> None:
