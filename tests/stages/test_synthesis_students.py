@@ -212,9 +212,9 @@ def test_a_generator_that_makes_the_same_all_the_time_begins_anew(
     before = copy.deepcopy(found.samples.generator.state_dict())
     found.samples.begin(0)
     found.samples.begin(1)
-    assert found.samples.restarts == 0  # once may happen in a game between two
+    assert found.samples.watch.restarts == 0  # once may happen in a game between two
     found.samples.begin(2)
-    assert found.samples.restarts == 1
+    assert found.samples.watch.restarts == 1
     assert not torch.equal(before["first.weight"], found.samples.generator.state_dict()["first.weight"])
 
 
@@ -231,7 +231,7 @@ def test_a_generator_whose_images_of_one_class_still_teach_goes_on(
     monkeypatch.setattr(sources, "examine", lambda *_: useful)
     for epoch in range(4):
         found.samples.begin(epoch)
-    assert found.samples.restarts == 0
+    assert found.samples.watch.restarts == 0
 
 
 @pytest.mark.usefixtures("hurried")
