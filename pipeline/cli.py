@@ -31,6 +31,7 @@ other commands:
   compress profile MODEL.onnx       measure an ONNX file that exists
   compress selftest                 what differences this machine can resolve, and whether it claims false ones
   compress device check ssh://...   what a board is, what is missing there, which profile fits (also clean, unlock)
+  compress pool DIR                 images that were made for want of data: how many of what, and as files (--png)
   compress import RESULTS.tar       put what a bundle found on a board into the run's report
   compress report DIR               render a finished run again
   compress compare DIR DIR...       finished runs side by side
@@ -303,6 +304,17 @@ def _selftest(words: list[str]) -> int:
     return selftest.main(options)
 
 
+def _pool(words: list[str]) -> int:
+    parser = _parser("pool", "Look into the images that a run without data made, and check that they are whole.")
+    parser.add_argument("folder", metavar="DIR", help="of a run, or of one pool (the one that cached:DIR takes)")
+    parser.add_argument("--png", metavar="FOLDER", help="write the images there, in a folder for each class")
+    _add_json(parser)
+    options = parser.parse_args(words)
+    from . import pools
+
+    return pools.main(options)
+
+
 def _report(words: list[str]) -> int:
     parser = _parser("report", "Render a finished run again.")
     parser.add_argument("folder", metavar="DIR", help="folder with a report.json")
@@ -394,6 +406,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": _profile,
     "selftest": _selftest,
     "device": _device,
+    "pool": _pool,
     "import": _import,
     "report": _report,
     "compare": _compare,

@@ -207,6 +207,7 @@ def _from_pool(
         shape=order.shape,
         teacher=data.synthetic.teacher,
         limit_mb=order.settings.pool_mb,
+        settings={"method": order.method.name},
         note=context.note,
     )
     samples = Pooled(

@@ -14,7 +14,7 @@ from ...targets.errors import RecipeError, StageError
 from ..splits import Split, in_memory
 from ..tensors import CorruptStateError, save_state
 from .manifest import Manifest, Shard, by, read_shard, refuse_another, refuse_strays
-from .sheet import as_bytes, png
+from .sheet import as_bytes
 
 MB = 10**6
 Shape = tuple[int, int, int]
@@ -154,16 +154,6 @@ class Pool:
         self._keep(whole, next_number=state["next_number"])
         self._delete(sorted(newer))
         self._safe = {shard.name for shard in whole}
-
-    def export_png(self, folder: Path) -> int:
-        """Every image as a file, in a folder for each class that the teacher saw; how many they are."""
-        count = 0
-        for image, label in zip(self.images(), self.labels().tolist(), strict=True):
-            path = folder / str(label) / f"{count:06}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(image))
-            count += 1
-        return count
 
     def _all(self, name: str, nothing: Tensor) -> Tensor:
         return torch.cat([nothing, *(self._held[shard.name][name] for shard in self.manifest.shards)])

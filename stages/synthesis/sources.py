@@ -18,6 +18,7 @@ from ..distill.samples import PROBE, Loaded, Second
 from ..distill.watching import still
 from ..splits import InMemory, Split
 from .collapse import Watch, words
+from .filling import told
 from .generating import ByGenerator
 from .generators import Generator
 from .makers import Maker
@@ -158,7 +159,8 @@ class Pooled(Loaded):
         started = time.perf_counter()
         images = self._made(epoch)
         self.seconds += time.perf_counter() - started
-        self.pool.add(images, self._told(images), note={"epoch": epoch + 1})
+        labels, confidence = told(self._teacher, images, self.order.preprocessing, device=self.order.device)
+        self.pool.add(images, labels, confidence=confidence, note={"epoch": epoch + 1})
         whole = torch.cat([self._base.read(torch.arange(len(self._base))), self.pool.images()])
         self.split = Split(InMemory(whole), torch.zeros(len(whole), dtype=torch.int64), is_labelled=False)
         return super().begin(epoch)
@@ -209,9 +211,3 @@ class Pooled(Loaded):
     def _prepared(self, images: Tensor, labels: Tensor, index: Tensor, *, epoch: int) -> Batch:
         """Without the places: they change as the pool grows."""
         return replace(super()._prepared(images, labels, index, epoch=epoch), index=None)
-
-    @torch.no_grad()
-    def _told(self, images: Tensor) -> Tensor:
-        x = self.order.preprocessing.normalize(images.to(self.order.device))
-        answers: Tensor = self._teacher(x)
-        return answers.argmax(dim=1)
