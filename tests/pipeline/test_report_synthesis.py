@@ -86,6 +86,17 @@ def test_a_collapse_is_said_at_the_top(rendering: Any) -> None:
     assert "Nothing good can be expected of these images: the teacher takes 94 % of the images for class 3." in text
 
 
+def test_images_of_an_earlier_run_are_not_said_to_be_of_this_one() -> None:
+    report = without_data()
+    assert report.synthesis is not None
+    report.synthesis.source = "cached:elsewhere"
+    for text in (terminal(report), page_text(report), plain_markdown(report)):
+        assert "were made from the given model in an earlier run (fastdfkd)" in text
+        assert "by fastdfkd, in an earlier run" in text
+        assert "compress pool" not in text
+    assert "compress pool DIR" in page_text(without_data())
+
+
 @pytest.mark.parametrize(("method", "words"), [("noise", "are noise."), ("images", "are those of images:photos.")])
 def test_images_that_were_not_made_from_the_model_are_not_said_to_be(method: str, words: str) -> None:
     report = without_data()

@@ -235,6 +235,57 @@ def test_a_generator_whose_images_of_one_class_still_teach_goes_on(
 
 
 @pytest.mark.usefixtures("hurried")
+def test_a_generator_of_a_pool_begins_anew_too_and_warms_up_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _, _ = made("fastdfkd", tmp_path)
+    samples = found.samples
+    assert isinstance(samples, Pooled)
+    bad = Score(
+        images=9, class_counts=(9, 0), class_confidence=(1.0, None), balance=0.0, confidence=1.0, information=0.0,
+        spread=0.0, disagreement=0.0, collapsed="all of one class",
+    )  # fmt: skip
+    monkeypatch.setattr(sources, "examine", lambda *_: bad)
+    notes: list[str] = []
+    samples._note = notes.append
+    samples.begin(0)
+    before, batches = copy.deepcopy(samples.maker.state_dict()["module"]), samples.maker.made
+    state = copy.deepcopy(samples.state_dict())
+    samples.begin(1)
+    assert samples.watch.restarts == 1
+    assert samples.maker.made == batches + 1 + samples.order.method.warm_up + 1
+    assert not torch.allclose(before["first.weight"], samples.maker.state_dict()["module"]["first.weight"], atol=0.05)
+    assert notes == ["the generator of images collapsed and began anew in epoch 2: all of one class"]
+    made_then = samples.pool.images()
+    samples.load_state_dict(state)  # a run that was killed in between makes the same
+    samples.begin(1)
+    assert torch.equal(samples.pool.images(), made_then)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("method", ["dfad", "fastdfkd"])
+def test_what_student_and_teacher_still_answer_differently_is_told(method: str, tmp_path: Path) -> None:
+    found, student, copied = made(method, tmp_path)
+    found.samples.begin(0)
+    figures = found.figures()
+    assert figures["generator_restarts"] == 0
+    assert 0 <= figures["generator_score"] <= 1
+    if isinstance(found.samples, Pooled):
+        x = found.samples.order.preprocessing.normalize(found.samples.pool.images())
+        with torch.no_grad():
+            differs = student(x).argmax(dim=1) != copied(x).argmax(dim=1)
+        assert figures["disagreement_left"] == pytest.approx(float(differs.float().mean()))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_student_with_its_teachers_weights_is_refused_where_the_two_play_against_each_other(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    data = opened(settings(method="dfad"), known, tmp_path / "cache")
+    with pytest.raises(StageError, match="a copy with the same weights"):
+        teach(copy.deepcopy(known), lesson(), context(data, tmp_path / "work"), teacher=known)
+
+
+@pytest.mark.usefixtures("hurried")
 def test_a_student_that_is_its_teacher_is_refused(tmp_path: Path) -> None:
     known = net(seed=0, norms=True)
     data = opened(settings(method="dfad"), known, tmp_path / "cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,8 @@ def test_a_student_that_is_its_own_teacher_is_refused_by_disagreement() -> None:
     teacher = net()
     with pytest.raises(StageError, match="the student is its own teacher t"):
         wired("disagreement", teacher, teacher, weight=-1.0)
+    with pytest.raises(StageError, match="a copy with the same weights"):
+        wired("disagreement", teacher, copy.deepcopy(teacher), weight=-1.0)
     tied = net(seed=1)
     tied.head.weight = teacher.head.weight
     with pytest.raises(StageError, match="never disagree"):
