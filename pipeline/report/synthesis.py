@@ -19,7 +19,9 @@ def sentences(report: Report) -> list[str]:
     if made is None:
         return []
     said = [f"No data of the task were used: the {made.images} images that the stages worked on {_origin(made)}."]
-    if made.evaluated_on is None:
+    if not any(variant.accuracy for variant in report.variants):
+        said.append("Nothing was measured on real data, nor on others: the profile stage did not run.")
+    elif made.evaluated_on is None:
         count = f"{report.data.test} of them" if report.data else "them"
         said += [
             f"What is reported in place of accuracy is {words.label(report)}: "

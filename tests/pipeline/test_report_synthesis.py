@@ -75,6 +75,20 @@ def test_with_real_data_that_judge_accuracy_is_accuracy(rendering: Any) -> None:
 
 
 @RENDERINGS
+@pytest.mark.parametrize("evaluated_on", [None, REAL])
+def test_nothing_is_said_to_be_measured_where_the_profile_stage_did_not_run(
+    rendering: Any, evaluated_on: str | None
+) -> None:
+    report = without_data(evaluated_on=evaluated_on)
+    for variant in report.variants:
+        variant.accuracy = None
+    text = rendering(report)
+    assert "Nothing was measured on real data, nor on others" in text
+    assert "was measured on 449" not in text
+    assert "What is reported in place of accuracy" not in text
+
+
+@RENDERINGS
 def test_the_banner_stands_before_every_figure(rendering: Any) -> None:
     text = rendering(without_data())
     assert text.index("No data of the task") < text.index("97.6 % ±1.5" if rendering is not page_text else "0.139 ms")
