@@ -132,7 +132,7 @@ def section_of(report: Report) -> Markup:
         "uses up no test samples."
     )
     if made.kind.endswith("made") and not made.source.startswith("cached:"):
-        note += " `compress pool DIR`, with the folder of this run, counts the images again, and writes them as PNG files."
+        note += " `compress pool DIR`, with this run's folder, counts the images again, and writes them as PNG files."
     return section("synthesis", title(report), *parts, element("p", note, class_="note"))
 
 

@@ -115,9 +115,9 @@ class Disagreement(Prior):
             module = probe.models.get(name)
             if module is not None and _are_one(probe.learner, module):
                 raise StageError(
-                    f"the student is its own teacher ({name}), or a copy with the same weights: the two never disagree, "
-                    "so that a generator learns nothing from it. Give a student that has still to learn, or leave it "
-                    "out"
+                    f"the student is its own teacher ({name}), or a copy with the same weights: the two never "
+                    "disagree, so that a generator learns nothing from it. Give a student that has still to learn, or "
+                    "leave it out"
                 )
 
     def forward(self, step: Step) -> Tensor:

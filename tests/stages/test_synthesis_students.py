@@ -23,6 +23,7 @@ from edgepress.stages.settings import DataSettings
 from edgepress.stages.synthesis import sources
 from edgepress.stages.synthesis.against import Made, lesson_without_data, make_against
 from edgepress.stages.synthesis.methods import METHODS
+from edgepress.stages.synthesis.optimise import ByPixels
 from edgepress.stages.synthesis.score import Score
 from edgepress.stages.synthesis.settings import Synthesis
 from edgepress.stages.synthesis.sources import Generated, Pooled
@@ -260,6 +261,20 @@ def test_a_generator_of_a_pool_begins_anew_too_and_warms_up_as_before(
     samples.load_state_dict(state)  # a run that was killed in between makes the same
     samples.begin(1)
     assert torch.equal(samples.pool.images(), made_then)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_images_of_a_pool_are_made_against_the_student_as_it_is_now(tmp_path: Path) -> None:
+    found, student, _ = made("deepinversion", tmp_path)
+    assert isinstance(found.samples, Pooled)
+    maker = found.samples.maker
+    assert isinstance(maker, ByPixels)
+    x = maker.noise(16, torch.Generator().manual_seed(0))
+    costs = []
+    for seed in (5, 9, 5):
+        student.load_state_dict(net(seed=seed, norms=True, width=6).state_dict())
+        costs.append(float(maker.cost(x).detach()))
+    assert costs[0] == costs[2] != costs[1]
 
 
 @pytest.mark.usefixtures("hurried")
