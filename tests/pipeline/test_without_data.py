@@ -49,6 +49,8 @@ def test_a_plan_tells_how_long_it_will_take_and_by_which_method(
     said = " ".join(capsys.readouterr().out.split())
     assert "data generated" in said
     assert "images by fastdfkd and what learns from them: roughly" in said
+    assert cli.main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["time"].startswith("images by fastdfkd")
 
 
 def test_where_no_student_learns_images_are_made_to_calibrate(
