@@ -176,7 +176,9 @@ class Pooled(Loaded):
         except RecipeError as error:
             raise StageError(f"this training cannot go on: {error}") from None
         self.maker.load_state_dict(state["maker"])
-        self.watch.load_state_dict(state["watch"])
+        self.watch.load_state_dict(
+            state.get("watch", self.watch.state_dict())
+        )  # not in checkpoints before this was watched
         self._is_resumed = True
 
     def score(self) -> Score | None:
