@@ -32,6 +32,7 @@ other commands:
   compress profile MODEL.onnx       measure an ONNX file that exists
   compress selftest                 what differences this machine can resolve, and whether it claims false ones
   compress device check ssh://...   what a board is, what is missing there, which profile fits (also clean, unlock)
+  compress pool DIR                 images that were made for want of data: how many of what, and as files (--png)
   compress import RESULTS.tar       put what a bundle found on a board into the run's report
   compress report DIR               render a finished run again
   compress compare DIR DIR...       finished runs side by side

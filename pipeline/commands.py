@@ -131,6 +131,17 @@ def _selftest(words: list[str]) -> int:
     return selftest.main(options)
 
 
+def _pool(words: list[str]) -> int:
+    parser = command_parser("pool", "Look into the images that a run without data made, and check that they are whole.")
+    parser.add_argument("folder", metavar="DIR", help="of a run, or of one pool (the one that cached:DIR takes)")
+    parser.add_argument("--png", metavar="FOLDER", help="write the images there, in a folder for each class")
+    add_json(parser)
+    options = parser.parse_args(words)
+    from . import pools
+
+    return pools.main(options)
+
+
 def _report(words: list[str]) -> int:
     parser = command_parser("report", "Render a finished run again.")
     parser.add_argument("folder", metavar="DIR", help="folder with a report.json")
@@ -224,6 +235,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": _profile,
     "selftest": _selftest,
     "device": _device,
+    "pool": _pool,
     "import": _import,
     "report": _report,
     "compare": _compare,

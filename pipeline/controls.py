@@ -16,6 +16,7 @@ from ..stages.progress import Progress
 from ..stages.settings import DataSettings
 from ..stages.synthesis.methods import METHODS
 from ..stages.synthesis.open import open_synthetic
+from ..stages.synthesis.settings import Synthesis
 from ..stages.synthesis.work import updates_of
 from ..targets import statistics
 from .report.schema import SynthesisControl
@@ -88,9 +89,10 @@ def _opened(runner: Runner, source: str, model: Artifact, reporter: _Named, *, c
     """Images of that source; those that judge are the run's own."""
     settings, data = runner.start.plan.recipe.data, runner.start.data
     assert isinstance(data.preprocessing, Preprocessing), "images are made of nothing else"
+    made = replace(settings.synthesis or Synthesis(), method="auto")  # that of the made images is no control's
     asked = DataSettings(
         source=source, shape=data.shape, mean=data.preprocessing.mean, std=data.preprocessing.std,
-        augment=settings.augment, limit=settings.limit, synthesis=settings.synthesis,
+        augment=settings.augment, limit=settings.limit, synthesis=made,
     )  # fmt: skip
     found = open_synthetic(
         asked,

@@ -158,7 +158,7 @@ def plan_facts(plan: Plan, out: Path) -> dict[str, Any]:
 def show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
     """Print what would be done."""
     if as_json:
-        print(json.dumps(plan_facts(plan, out), indent=2, default=list))
+        print(json.dumps({**plan_facts(plan, out), **_time(plan)}, indent=2, default=list))
         return
     console = result_console()
     table = Table(title=f"plan for {plan.profile.name} ({plan.profile.board})", title_justify="left")
@@ -178,12 +178,17 @@ def show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
     }
     if plan.pruning():
         facts["pruning"] = str(plan.pruning())
-    if not plan.recipe.data.is_real:
-        from .without_data import time_words  # torch
-
-        facts["time"] = time_words(plan)
-    for name, text in facts.items():
+    for name, text in {**facts, **_time(plan)}.items():
         console.print(f"{name:>8}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _time(plan: Plan) -> dict[str, str]:
+    """What making images will take, where there are no data."""
+    if plan.recipe.data.is_real:
+        return {}
+    from .without_data import time_words  # torch
+
+    return {"time": time_words(plan)}
 
 
 def _plain(value: Any) -> str:

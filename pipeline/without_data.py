@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,14 +14,16 @@ from torch import Tensor, nn
 
 from ..stages.crew import Crew
 from ..stages.data import Data, open_judging
+from ..stages.datasets.folders import list_images
 from ..stages.models import unchecked
 from ..stages.progress import Progress, Quiet
 from ..stages.pruning import count_macs
-from ..stages.synthesis.known import look, preprocessing_of
-from ..stages.synthesis.methods import asked_of, choose
+from ..stages.synthesis.known import Known, look, preprocessing_of
+from ..stages.synthesis.manifest import Manifest, maker_of, refuse_another, refuse_empty
+from ..stages.synthesis.methods import METHODS, Method, asked_of, choose
 from ..stages.synthesis.open import open_synthetic
-from ..stages.synthesis.settings import Synthesis
-from ..stages.synthesis.work import LEARNING, THROUGH, updates_of, work_of
+from ..stages.synthesis.settings import Synthesis, kind_of
+from ..stages.synthesis.work import LEARNING, THROUGH, too_few, updates_of, work_of
 from ..targets.errors import RecipeError
 from .plan import Plan
 from .report.words import duration
@@ -72,34 +76,75 @@ def time_words(plan: Plan) -> str:
         judges = None
         if settings.eval is not None:
             judges = open_judging(settings, seed=plan.recipe.seed, cache=cache, progress=Quiet())
+        model = _model(plan, cache=cache, progress=Quiet())
         known = look(
-            _model(plan, cache=cache, progress=Quiet()), "", preprocessing_of(settings, judges), judges,
-            crew=Crew(device=torch.device("cpu")),
-        )  # fmt: skip
-    method, reason = choose(
-        asked_of(made, settings.source), has_norms=known.has_norms, only_calibrates=_only_calibrates(plan)
-    )
+            model, fingerprint(model), preprocessing_of(settings, judges), judges, crew=Crew(device=torch.device("cpu"))
+        )
+    way = _way(plan, made, known)
     example = known.preprocessing.example(1)
     student = plan.recipe.student
     learner = known.network
     if student is not None:
         learner = unchecked(student, classes=known.classes, shape=known.shape, seed=plan.recipe.seed)
     teacher_macs, student_macs = (count_macs(network, example) for network in (known.network, learner))
-    total = 0
-    for number, entry in enumerate(entry for entry in plan.stages if entry.skip is None and "epochs" in entry.settings):
-        work = work_of(
-            method if entry.name in LEARNERS else method.first, made, shape=known.shape, teacher_macs=teacher_macs,
-            student_macs=student_macs, batch_size=entry.settings["batch_size"],
-        )  # fmt: skip
-        total += (0 if number else work.pool) + entry.settings["epochs"] * work.epoch
+    macs = _macs_to_do(plan, made, known, way, teacher_macs=teacher_macs, student_macs=student_macs)
+    seconds = macs / _macs_per_second(known.network, example, teacher_macs)
+    few = None if _only_calibrates(plan) else too_few(way.images, classes=known.classes)
+    told = [f"{way.words}: roughly {duration(max(1.0, seconds))} here", way.reason, *([few] if few else [])]
+    return ". ".join(told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How a run comes by its images. images: that there are before the first stage. there: they need not be made."""
+
+    method: Method
+    reason: str
+    words: str
+    images: int
+    there: bool
+
+
+def _way(plan: Plan, made: Synthesis, known: Known) -> _Way:
+    """RecipeError: the pool, or the folder of pictures, is none that could be used."""
+    settings = plan.recipe.data
+    kind = kind_of(settings.source)
+    assert kind is not None, "only runs without data of the task are asked about"
+    if kind[0] == "images":
+        count = len(list_images(Path(kind[1]).expanduser(), source=settings.source))
+        count = min(count, settings.limit or count)
+        reason, words = "They are used as they are", f"what learns from {count} pictures of another kind"
+        return _Way(method=METHODS["noise"], reason=reason, words=words, images=count, there=True)
+    method, reason = choose(
+        asked_of(made, settings.source), has_norms=known.has_norms, only_calibrates=_only_calibrates(plan)
+    )
+    if kind[0] != "cached":
+        words = f"images by {method.name} and what learns from them"
+        return _Way(method=method, reason=reason, words=words, images=made.images or method.first.images, there=False)
+    folder = Path(kind[1]).expanduser()
+    manifest = Manifest.opened(folder)
+    refuse_another(manifest, folder, teacher=known.fingerprint, shape=known.shape)
+    refuse_empty(manifest, folder)
+    if made.method == "auto":
+        method, reason = maker_of(manifest) or (method, reason)
+    words = f"what learns from the {manifest.count} images of the pool"
+    return _Way(method=method, reason=reason, words=words, images=manifest.count, there=True)
+
+
+def _macs_to_do(plan: Plan, made: Synthesis, known: Known, way: _Way, *, teacher_macs: int, student_macs: int) -> int:
+    """Multiply-accumulates of making the images, of every training on them, and of the controls."""
+
+    work = partial(work_of, settings=made, shape=known.shape, teacher_macs=teacher_macs, student_macs=student_macs)
+    total = 0 if way.there else work(way.method, batch_size=1).pool
+    for entry in (entry for entry in plan.stages if entry.skip is None and "epochs" in entry.settings):
+        epochs, batch_size = entry.settings["epochs"], entry.settings["batch_size"]
+        # quantisation works on the images that there are, and so does a method that makes no more
+        method = way.method if entry.name in LEARNERS else METHODS["noise"]
+        total += epochs * work(method, batch_size=batch_size, there=way.images).epoch
         if entry.name == "distill":
-            steps = entry.settings["epochs"] * updates_of(
-                method, made, images=made.images or method.first.images, batch_size=entry.settings["batch_size"]
-            )
-            seen = entry.settings["batch_size"] * (teacher_macs + LEARNING * student_macs)
-            total += len(settings.controls) * steps * seen
-    seconds = total / _macs_per_second(known.network, example, teacher_macs)
-    return f"images by {method.name} and what learns from them: roughly {duration(max(1.0, seconds))} here. {reason}"
+            steps = epochs * updates_of(way.method, made, images=way.images, batch_size=batch_size)
+            total += len(plan.recipe.data.controls) * steps * batch_size * (teacher_macs + LEARNING * student_macs)
+    return total
 
 
 def _macs_per_second(network: nn.Module, example: Tensor, macs: int) -> float:

@@ -108,16 +108,35 @@ def open_data(
 def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Progress | None = None) -> Data:
     """What `data.eval` names: its test images, or what there is of it. Nothing else of it is looked at.
 
-    RecipeError: as `open_data`.
+    RecipeError: as `open_data`; they are not of data.shape; nobody says how the network's images were normalised.
     """
     assert settings.eval is not None, "somebody asked for data that judge"
-    real = settings.model_copy(update={"source": settings.eval, "eval": None, "synthesis": None, "augment": ()})
+    size = settings.shape[1:] if settings.size is None and settings.shape is not None else settings.size
+    changes = {"source": settings.eval, "eval": None, "synthesis": None, "augment": (), "size": size}
+    real = settings.model_copy(update=changes)
     opener, name = opener_of(real.source)
     found = opener(
         Request(name=name, settings=real, seed=seed, cache=cache, progress=progress or Quiet(), only=JUDGING)
     )
     kept = next(split for part in JUDGING if (split := found.splits.get(part)) is not None)
+    _refuse_guesses(settings, found, kept.shape)
     return _of(found, {"val": kept, "test": kept}, (), real)
+
+
+def _refuse_guesses(settings: DataSettings, found: Found, shape: tuple[int, ...]) -> None:
+    """RecipeError: images would be made in another shape, or normalised otherwise, than the network knows."""
+    if settings.shape is not None and settings.shape != shape:
+        raise RecipeError(
+            f"data.shape is {list(settings.shape)} and the {found.task.samples} of data.eval {settings.eval} are "
+            f"{list(shape)} (channels, height, width): both are what the network takes, so give them alike"
+        )
+    missing = [key for key in ("mean", "std") if getattr(settings, key) is None]
+    if found.tokens is None and not found.mean and missing:
+        raise RecipeError(
+            f"{' and '.join(f'data.{key}' for key in missing)}: nothing is known of how the images of data.eval "
+            f"{settings.eval} were normalised when the network was trained, and images are made by it. Say it, for "
+            "example --set 'data.mean=[0.485,0.456,0.406]' --set 'data.std=[0.229,0.224,0.225]'"
+        )
 
 
 def open_memory(

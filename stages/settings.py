@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from .synthesis.settings import Synthesis, kind_of
+from .synthesis.settings import TAKES, Synthesis, kind_of
 
 Positive = Annotated[int, Field(ge=1)]
 CONTROLS = ("noise", "images")  # kinds of images that made ones must beat
@@ -105,6 +105,13 @@ class DataSettings(_Settings):
         idle = [name for name in ("shape", "eval", "synthesis", "controls") if getattr(self, name) not in (None, ())]
         if idle and self.is_real:
             raise ValueError(f"{' and '.join(idle)} is for source none, and this source, {self.source}, has data")
+        kind = kind_of(self.source)
+        made_by = TAKES.get(kind[0]) if kind else None
+        if made_by is not None and self.synthesis is not None and self.synthesis.method not in made_by:
+            raise ValueError(
+                f"synthesis.method {self.synthesis.method} makes nothing where source is {self.source}: its method is "
+                f"{' or '.join(made_by)}, and source generated takes any"
+            )
         return self
 
     @property

@@ -19,7 +19,9 @@ def sentences(report: Report) -> list[str]:
     if made is None:
         return []
     said = [f"No data of the task were used: the {made.images} images that the stages worked on {_origin(made)}."]
-    if made.evaluated_on is None:
+    if not any(variant.accuracy for variant in report.variants):
+        said.append("Nothing was measured on real data, nor on others: the profile stage did not run.")
+    elif made.evaluated_on is None:
         count = f"{report.data.test} of them" if report.data else "them"
         said += [
             f"What is reported in place of accuracy is {words.label(report)}: "
@@ -52,7 +54,7 @@ def about(report: Report) -> list[str]:
     if made is None:
         return []
     return [
-        f"{made.images} {made.kind}, by {made.method}, in {words.duration(made.seconds)}: the given model is "
+        f"{made.images} {made.kind}, {_making(made)}: the given model is "
         f"{_percent(made.teacher_confidence)} sure of them, class balance {words.number(made.balance, 2)}, "
         f"data-free score {words.number(made.score, 2)}{_chosen(made)}.",
         *([compared(report, made)] if made.controls else []),
@@ -129,19 +131,31 @@ def section_of(report: Report) -> Markup:
         "sure, all classes alike) and of how much images of a class differ. It needs no data, so that choosing by it "
         "uses up no test samples."
     )
+    if made.kind.endswith("made") and not made.source.startswith("cached:"):
+        note += " `compress pool DIR`, with this run's folder, counts the images again, and writes them as PNG files."
     return section("synthesis", title(report), *parts, element("p", note, class_="note"))
 
 
 def _origin(made: SynthesisFacts) -> str:
     if not made.kind.endswith("made"):
         return f"are those of {made.source}"
-    return "are noise" if made.method == "noise" else f"were made from the given model ({made.method})"
+    when = " in an earlier run" if made.source.startswith("cached:") else ""
+    return "are noise" if made.method == "noise" else f"were made from the given model{when} ({made.method})"
+
+
+def _making(made: SynthesisFacts) -> str:
+    """By what, and in what time where it was in this run."""
+    if not made.kind.endswith("made"):
+        return f"those of {made.source}"
+    if made.source.startswith("cached:"):
+        return f"by {made.method}, in an earlier run"
+    return f"by {made.method}, in {words.duration(made.seconds)}"
 
 
 def _facts(made: SynthesisFacts) -> dict[str, object]:
     found: dict[str, object] = {
         "method": f"{made.method}: {made.reason}",
-        "images": f"{made.images}, in {words.duration(made.seconds)}",
+        "images": f"{made.images}, {_making(made)}",
         "confidence of the given model": f"{_percent(made.teacher_confidence)} on average",
         "class balance": f"{words.number(made.balance, 2)} (1: all classes alike, 0: one class)",
         "spread within a class": f"{_percent(made.spread)} of a pixel's range",

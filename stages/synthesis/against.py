@@ -59,10 +59,13 @@ class Made:
 
     def figures(self) -> dict[str, float]:
         """For the report."""
+        found = {"generator_restarts": float(self.samples.watch.restarts)}
         if isinstance(self.samples, Pooled):
-            return {"making_seconds": self.samples.seconds}
+            found["making_seconds"] = self.samples.seconds
         score = self.samples.score()
-        found = {"generator_restarts": float(self.samples.restarts), "generator_score": score.total}
+        if score is None:
+            return found
+        found["generator_score"] = score.total
         return found if score.disagreement is None else {**found, "disagreement_left": score.disagreement}
 
 
@@ -204,6 +207,7 @@ def _from_pool(
         shape=order.shape,
         teacher=data.synthetic.teacher,
         limit_mb=order.settings.pool_mb,
+        settings={"method": order.method.name},
         note=context.note,
     )
     samples = Pooled(
@@ -212,8 +216,10 @@ def _from_pool(
         pool,
         order=order,
         teacher=teacher,
+        student=student,
         batch_size=lesson.batch_size,
         crew=crew,
+        note=context.note,
         second=second_of(needs_of(lesson.losses()), data.train, order.augmentation),
     )
     rounds = order.settings.rounds

@@ -33,7 +33,7 @@ class ByGenerator:
         self.order, self.made = order, 0
         self._student, self._network, self._teacher = student, teacher, Through(teacher)
         self._networks = [teacher] if student is None else [teacher, student]
-        self._begin_anew()
+        self.begin_anew()
         self.objective = wire_priors(
             order.losses(is_alone=student is None),
             learner=teacher if student is None else student,
@@ -48,7 +48,7 @@ class ByGenerator:
         method, seed = self.order.method, mixed(self.order.seed, self.made)
         dice = torch.Generator().manual_seed(seed)
         if method.restart is not None and self.made and self.made % method.restart == 0:
-            self._begin_anew()
+            self.begin_anew()
         if self.made == method.refresh:
             self._module.reset_first(dice)
         if method.renews:
@@ -58,6 +58,13 @@ class ByGenerator:
             images = self._followed(dice, epoch) if method.play == "turns" else self._searched(dice, epoch)
         self.made += 1
         return images
+
+    def begin_anew(self) -> None:
+        """A new generator. One that is only a good start for others learns as fast as they do in all their steps."""
+        method = self.order.method
+        self._module = self.order.generator(self._network, number=self.made)
+        lr = method.lr * (self.order.steps if method.meta else 1)
+        self._optimizer = torch.optim.Adam(self._module.parameters(), lr=lr, betas=method.betas)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -82,13 +89,6 @@ class ByGenerator:
         if state is not None and {name: value.shape for name, value in state["module"].items()} == mine:
             self._module.load_state_dict(state["module"])
             self.made = int(state["made"])
-
-    def _begin_anew(self) -> None:
-        """A new generator. One that is only a good start for others learns as fast as they do in all their steps."""
-        method = self.order.method
-        self._module = self.order.generator(self._network, number=self.made)
-        lr = method.lr * (self.order.steps if method.meta else 1)
-        self._optimizer = torch.optim.Adam(self._module.parameters(), lr=lr, betas=method.betas)
 
     def _followed(self, dice: torch.Generator, epoch: float) -> Tensor:
         """The generator learns on, each step from other numbers; images that it makes then."""

@@ -66,7 +66,9 @@ def preprocessing_of(settings: DataSettings, judges: Data | None) -> Preprocessi
     if missing:
         raise RecipeError(
             f"data.source {settings.source}: without data only you know {'; '.join(missing)}. A network that sees "
-            "images normalised otherwise than in its training answers at random, and so would be what is made from it."
+            "images normalised otherwise than in its training answers at random, and so would be what is made from it. "
+            "Say it, for example --set 'data.mean=[0.485,0.456,0.406]' --set 'data.std=[0.229,0.224,0.225]'. A network "
+            "that takes tokens needs data: for texts nothing is made."
         )
     assert shape is not None, "it is not missing"
     assert settings.mean is not None, "it is not missing"

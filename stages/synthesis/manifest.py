@@ -15,6 +15,7 @@ from torch import Tensor
 from ...targets.digests import sha256
 from ...targets.errors import RecipeError
 from ..tensors import CorruptStateError, load_state
+from .methods import METHODS, Method
 
 FILE = "manifest.json"
 SCHEMA = 1  # goes up when a pool is written otherwise
@@ -78,6 +79,19 @@ class Manifest:
             os.fsync(file.fileno())
         part.replace(folder / FILE)
 
+    @property
+    def count(self) -> int:
+        """Images."""
+        return sum(shard.count for shard in self.shards)
+
+    @classmethod
+    def opened(cls, folder: Path) -> Manifest:
+        """RecipeError: there is none, or it cannot be understood."""
+        found = cls.read(folder)
+        if found is None:
+            raise RecipeError(f"there is no pool in {folder}: it has no manifest.json. Name the folder of a pool.")
+        return found
+
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
         """None: there is none. RecipeError: it cannot be understood."""
@@ -101,6 +115,38 @@ class Manifest:
             raise RecipeError(f"{folder} is a file; a pool is a folder") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecipeError(f"{path} cannot be read ({type(error).__name__}: {error}). {again}") from None
+
+
+def refuse_another(manifest: Manifest, folder: Path, *, teacher: str, shape: tuple[int, ...]) -> None:
+    """RecipeError: the pool in this folder is of another network, or its images have another shape."""
+    other = "Name another folder, or remove this one to make the images anew."
+    if manifest.teacher != teacher:
+        raise RecipeError(
+            f"the pool {folder} was made from another network (fingerprint {manifest.teacher[:12]}, this one has "
+            f"{teacher[:12]}): its images say nothing of this one. {other}"
+        )
+    if manifest.shape != shape:
+        raise RecipeError(
+            f"the pool {folder} holds images of {by(manifest.shape)} (channels x height x width), and the network "
+            f"takes {by(shape)}. {other}"
+        )
+
+
+def refuse_empty(manifest: Manifest, folder: Path) -> None:
+    """RecipeError: there is nothing to learn from."""
+    if not manifest.count:
+        raise RecipeError(f"the pool {folder} is empty: name another, or make images with data.source generated")
+
+
+def maker_of(manifest: Manifest) -> tuple[Method, str] | None:
+    """The method that made the images, as a reason to go on with it; None: the manifest does not say."""
+    name = str(manifest.settings.get("method"))
+    return (METHODS[name], f"{name} made the images of this pool") if name in METHODS else None
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """`3x32x32`."""
+    return "x".join(map(str, shape))
 
 
 def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:

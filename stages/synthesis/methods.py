@@ -168,7 +168,7 @@ def asked_of(settings: Synthesis, source: str) -> Name:
     """The method that a `data.source` and its settings ask for."""
     if source == "noise":
         return "noise"
-    if source == "optimised" and settings.method not in ("deepinversion", "zeroq"):
+    if source == "optimised" and settings.method == "auto":
         return "zeroq"
     return settings.method
 

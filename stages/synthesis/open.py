@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...targets.errors import RecipeError
 from ..crew import Crew
 from ..crew import crew as meet
 from ..data import Data, open_judging
@@ -21,13 +20,15 @@ from ..settings import DataSettings
 from ..splits import Split, divide, thin
 from ..transfer import pictures_of
 from .known import Known, look, preprocessing_of
-from .methods import METHODS, Method, asked_of, choose
+from .manifest import maker_of, refuse_empty
+from .methods import Method, asked_of, choose
 from .order import Order
 from .pool import Pool
 from .score import examine
 from .settings import Synthesis, kind_of
 from .starts import best_start, key_of
 from .synthetic import Synthetic
+from .work import too_few
 
 VAL_SHARE = 0.2  # of the images: they choose epochs, and nobody learns from them
 TEST_SHARE = 0.2  # of the images: they judge agreement where there are no data to judge by, and choose nothing
@@ -109,9 +110,18 @@ def _images(
     )
     folder = cache / "made-images" / key_of(order, teacher.fingerprint)
     filling, restarts = best_start(
-        order, teacher=teacher.network, fingerprint=teacher.fingerprint, folder=folder, progress=progress, note=note
-    )
+        order, teacher=teacher.network, fingerprint=teacher.fingerprint, folder=folder, method=method.name,
+        progress=progress, note=note,
+    )  # fmt: skip
     found = filling.fill(order.images)
+    if len(filling.pool) < order.images:
+        note(
+            f"data.synthesis.pool_mb {asked.pool_mb} has room for {len(filling.pool)} of the {order.images} images "
+            "that were to be made: raise it, or make fewer (data.synthesis.images)"
+        )
+    few = None if only_calibrates else too_few(len(filling.pool), classes=teacher.classes)
+    if few:
+        note(few)
     if found.collapsed:
         note(f"the images that were made are of no use: {found.collapsed}. Try another data.synthesis.method, or seed")
     return _Found(
@@ -143,18 +153,9 @@ def _reopened(
     note: Callable[[str], None],
 ) -> _Found:
     """The images of an earlier run. A student goes on from them by the method that made them, where it is known."""
-    pool = Pool.opened(folder, teacher=teacher.fingerprint, limit_mb=None, note=note)
-    if pool.shape != teacher.shape:
-        raise RecipeError(
-            f"the pool {folder} holds images of {_by(pool.shape)} (channels x height x width), and the network takes "
-            f"{_by(teacher.shape)}: name the pool that was made for it"
-        )
-    if not len(pool):
-        raise RecipeError(f"the pool {folder} is empty: name another, or make images with data.source generated")
-    method, reason = chosen
-    made_by = str(pool.settings.get("method"))
-    if asked.method == "auto" and made_by in METHODS:
-        method, reason = METHODS[made_by], f"{made_by} made the images of this pool"
+    pool = Pool.opened(folder, teacher=teacher.fingerprint, shape=teacher.shape, note=note)
+    refuse_empty(pool.manifest, folder)
+    method, reason = chosen if asked.method != "auto" else maker_of(pool.manifest) or chosen
     return _Found(
         images=pool.split(),
         digest=pool.fingerprint,
@@ -229,7 +230,3 @@ def _data(settings: DataSettings, found: _Found, teacher: Known, judges: Data | 
         augment=settings.augment,
         synthetic=found.synthetic,
     )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

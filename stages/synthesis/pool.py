@@ -13,8 +13,8 @@ from ...targets.digests import sha256
 from ...targets.errors import RecipeError, StageError
 from ..splits import Split, in_memory
 from ..tensors import CorruptStateError, save_state
-from .manifest import Manifest, Shard, read_shard, refuse_strays
-from .sheet import as_bytes, png
+from .manifest import Manifest, Shard, by, read_shard, refuse_another, refuse_strays
+from .sheet import as_bytes
 
 MB = 10**6
 Shape = tuple[int, int, int]
@@ -56,21 +56,25 @@ class Pool:
             self.manifest.write(folder)
             return
         self.manifest = found
-        self._refuse_another(teacher, shape)
+        refuse_another(found, folder, teacher=teacher, shape=shape)
         self._refuse_broken()
 
     @classmethod
     def opened(
-        cls, folder: Path, *, teacher: str, limit_mb: float | None = None, note: Note = lambda text: None
+        cls,
+        folder: Path,
+        *,
+        teacher: str,
+        shape: Shape | None = None,
+        limit_mb: float | None = None,
+        note: Note = lambda text: None,
     ) -> Pool:
-        """One that is there already, whatever its shape. RecipeError: there is none, or as above."""
-        found = Manifest.read(folder)
-        if found is None:
-            raise RecipeError(f"there is no pool in {folder}: it has no manifest.json. Name the folder of a pool.")
-        return cls(folder, shape=found.shape, teacher=teacher, limit_mb=limit_mb, note=note)
+        """One that is there already. shape: None: whatever it is. RecipeError: there is none, or as above."""
+        found = Manifest.opened(folder).shape
+        return cls(folder, shape=shape or found, teacher=teacher, limit_mb=limit_mb, note=note)
 
     def __len__(self) -> int:
-        return sum(shard.count for shard in self.manifest.shards)
+        return self.manifest.count
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -151,22 +155,12 @@ class Pool:
         self._delete(sorted(newer))
         self._safe = {shard.name for shard in whole}
 
-    def export_png(self, folder: Path) -> int:
-        """Every image as a file, in a folder for each class that the teacher saw; how many they are."""
-        count = 0
-        for image, label in zip(self.images(), self.labels().tolist(), strict=True):
-            path = folder / str(label) / f"{count:06}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(image))
-            count += 1
-        return count
-
     def _all(self, name: str, nothing: Tensor) -> Tensor:
         return torch.cat([nothing, *(self._held[shard.name][name] for shard in self.manifest.shards)])
 
     def _as_bytes(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape:
-            seen = f"{_by(self.shape)}, not of {_by(images.shape[1:])}"
+            seen = f"{by(self.shape)}, not of {by(tuple(images.shape[1:]))}"
             raise StageError(f"the pool {self.folder} holds images of {seen}")
         if not bool(images.isfinite().all()):
             raise StageError("the images that were made hold values that are no numbers: lower the learning rate")
@@ -229,20 +223,3 @@ class Pool:
             f"and {len(self)} images are whole: run the same command again to go on with those, or remove the folder "
             "to make all of them anew."
         )
-
-    def _refuse_another(self, teacher: str, shape: Shape) -> None:
-        other = "Name another folder, or remove this one to make the images anew."
-        if self.manifest.teacher != teacher:
-            raise RecipeError(
-                f"the pool {self.folder} was made from another network (fingerprint {self.manifest.teacher[:12]}, this "
-                f"one has {teacher[:12]}): its images say nothing of this one. {other}"
-            )
-        if self.manifest.shape != shape:
-            raise RecipeError(
-                f"the pool {self.folder} holds images of {_by(self.manifest.shape)} (channels x height x width), and "
-                f"the network takes {_by(shape)}. {other}"
-            )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

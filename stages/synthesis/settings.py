@@ -13,6 +13,11 @@ Name = Literal[
 ]  # fmt: skip
 Kind = Literal["generated", "optimised", "noise", "images", "cached"]
 KINDS: tuple[Kind, ...] = ("generated", "optimised", "noise", "images", "cached")
+TAKES: dict[Kind, tuple[Name, ...]] = {  # methods, of kinds that do not take any
+    "optimised": ("auto", "zeroq", "deepinversion"),
+    "noise": ("auto", "noise"),
+    "images": ("auto",),
+}
 NAMED: tuple[Kind, ...] = ("images", "cached")  # what follows their colon is a folder
 
 

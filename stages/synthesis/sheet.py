@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +52,18 @@ def png(image: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(file, format="PNG", optimize=True)
     return file.getvalue()
+
+
+def write_pngs(images: Tensor, labels: Sequence[int], folder: Path, *, first: int = 0) -> int:
+    """Every image as a file, in a folder for each class that the teacher saw; the number that comes after theirs.
+
+    first: of the first image.
+    """
+    for number, (image, label) in enumerate(zip(images, labels, strict=True), start=first):
+        path = folder / str(label) / f"{number:06}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(image))
+    return first + len(images)
 
 
 def _strip(images: Tensor, mask: Tensor, confidence: Tensor, columns: int) -> bytes | None:

@@ -17,6 +17,9 @@ from ..distill.nouns import Batch, Player
 from ..distill.samples import PROBE, Loaded, Second
 from ..distill.watching import still
 from ..splits import InMemory, Split
+from .collapse import Watch, words
+from .filling import told
+from .generating import ByGenerator
 from .generators import Generator
 from .makers import Maker
 from .order import Order, mixed
@@ -24,8 +27,6 @@ from .pool import Pool
 from .score import Score, examine
 
 LOOK = 256  # images that a generator's state is judged by at the end of an epoch
-BAD_LOOKS = 2  # one after the other: a single one may be a passing state of a game between two
-SPENT = 0.02  # share of the images that student and teacher answer differently: below it they teach nothing new
 TURNS = 1_000_003  # more than an epoch has: none varies its images as another does
 
 
@@ -41,8 +42,8 @@ class Generated:
         self, generator: Generator, order: Order, *, teacher: nn.Module, crew: Crew, note: Callable[[str], None]
     ) -> None:
         """order: its batch is that of all processes together. note: told when the generator had to begin anew."""
-        self.generator, self.order, self.crew, self.restarts = generator, order, crew, 0
-        self._teacher, self._note, self._bad = teacher, note, 0
+        self.generator, self.order, self.crew, self.watch = generator, order, crew, Watch()
+        self._teacher, self._note = teacher, note
         self._player: Player | None = None
         self._batch: Batch | None = None
         self._shown: set[str] = set()
@@ -77,11 +78,11 @@ class Generated:
 
     def state_dict(self) -> dict[str, Any]:
         """The generator itself is saved by its player; every epoch has random numbers of its own."""
-        return {"restarts": self.restarts, "bad": self._bad}
+        return self.watch.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.restarts, self._bad = int(state["restarts"]), int(state["bad"])
+        self.watch.load_state_dict(state)
 
     def score(self) -> Score:
         """What the teacher, and the student, answer to images that the generator makes now."""
@@ -104,17 +105,12 @@ class Generated:
         return Batch(x=self.order.input(images, turn=self._turn), y=drawn.wanted)
 
     def _begin_anew_if_collapsed(self, epoch: int) -> None:
-        score = self.score()
-        # Images of one class may still be where student and teacher differ: then they teach.
-        is_spent = score.collapsed is not None and (score.disagreement or 0.0) < SPENT
-        collapsed = self.crew.told(score.collapsed if is_spent else None)
-        self._bad = self._bad + 1 if collapsed else 0
-        if self._bad < BAD_LOOKS or self._player is None:
+        reason = self.crew.told(self.watch.spent(self.score()))
+        if self._player is None or not self.watch.must_begin_anew(reason):
             return
-        self.restarts, self._bad = self.restarts + 1, 0
         self.generator.load_state_dict(self.order.generator(self._teacher, number=epoch).state_dict())
         self._player.optimizer.state.clear()
-        self._note(f"the generator of images collapsed and began anew in epoch {epoch + 1}: {collapsed}")
+        self._note(words(epoch, str(reason)))
 
 
 class Pooled(Loaded):
@@ -133,12 +129,15 @@ class Pooled(Loaded):
         *,
         order: Order,
         teacher: nn.Module,
+        student: nn.Module,
         batch_size: int,
         crew: Crew,
+        note: Callable[[str], None] = lambda text: None,
         second: Second | None = None,
     ) -> None:
         """base: images that were made from the teacher alone. pool: for those that are made now; what an earlier run
-        left there is forgotten, unless a checkpoint tells how far that run was."""
+        left there is forgotten, unless a checkpoint tells how far that run was. note: told when the generator had to
+        begin anew."""
         super().__init__(
             base,
             order.preprocessing,
@@ -149,26 +148,26 @@ class Pooled(Loaded):
             second=second,
         )
         self.maker, self.pool, self.order = maker, pool, order
-        self.seconds = 0.0  # of making images
-        self._base, self._teacher, self._is_resumed = base, teacher, False
+        self.seconds, self.watch = 0.0, Watch()  # seconds: of making images
+        self._base, self._teacher, self._student, self._is_resumed = base, teacher, student, False
+        self._note = note
 
     def begin(self, epoch: int) -> int:
         if not self._is_resumed:
             self._is_resumed = True
             self.pool.forget()
         started = time.perf_counter()
-        while self.maker.made < self.order.method.warm_up:
-            self.maker.make(epoch=float(epoch))
-        images = self.maker.make(epoch=float(epoch))
+        images = self._made(epoch)
         self.seconds += time.perf_counter() - started
-        self.pool.add(images, self._told(images), note={"epoch": epoch + 1})
+        labels, confidence = told(self._teacher, images, self.order.preprocessing, device=self.order.device)
+        self.pool.add(images, labels, confidence=confidence, note={"epoch": epoch + 1})
         whole = torch.cat([self._base.read(torch.arange(len(self._base))), self.pool.images()])
         self.split = Split(InMemory(whole), torch.zeros(len(whole), dtype=torch.int64), is_labelled=False)
         return super().begin(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The maker, and which images there are: they themselves lie in the pool."""
-        return {"maker": self.maker.state_dict(), "pool": self.pool.state_dict()}
+        return {"maker": self.maker.state_dict(), "pool": self.pool.state_dict(), "watch": self.watch.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there; images that were made later are forgotten. StageError: some are not there any more."""
@@ -177,7 +176,31 @@ class Pooled(Loaded):
         except RecipeError as error:
             raise StageError(f"this training cannot go on: {error}") from None
         self.maker.load_state_dict(state["maker"])
+        self.watch.load_state_dict(
+            state.get("watch", self.watch.state_dict())
+        )  # not in checkpoints before this was watched
         self._is_resumed = True
+
+    def score(self) -> Score | None:
+        """What the teacher, and the student, answer to the newest images; None: there are none."""
+        newest = self.pool.images()[-self.order.batch :]
+        return examine(newest, self._teacher, self.order.preprocessing, self._student) if len(newest) else None
+
+    def _made(self, epoch: int) -> Tensor:
+        """A batch. Where the generator goes on making what teaches nothing, another begins, and warms up as it did."""
+        while self.maker.made < self.order.method.warm_up:
+            self.maker.make(epoch=float(epoch))
+        images = self.maker.make(epoch=float(epoch))
+        if not isinstance(self.maker, ByGenerator):  # each batch begins anew as it is
+            return images
+        reason = self.watch.spent(examine(images, self._teacher, self.order.preprocessing, self._student))
+        if not self.watch.must_begin_anew(reason):
+            return images
+        self.maker.begin_anew()
+        for _ in range(self.order.method.warm_up):
+            self.maker.make(epoch=float(epoch))
+        self._note(words(epoch, str(reason)))
+        return self.maker.make(epoch=float(epoch))
 
     def _open(self, epoch: int) -> tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]:
         rounds, count = self.order.settings.rounds, len(self.split)
@@ -190,9 +213,3 @@ class Pooled(Loaded):
     def _prepared(self, images: Tensor, labels: Tensor, index: Tensor, *, epoch: int) -> Batch:
         """Without the places: they change as the pool grows."""
         return replace(super()._prepared(images, labels, index, epoch=epoch), index=None)
-
-    @torch.no_grad()
-    def _told(self, images: Tensor) -> Tensor:
-        x = self.order.preprocessing.normalize(images.to(self.order.device))
-        answers: Tensor = self._teacher(x)
-        return answers.argmax(dim=1)

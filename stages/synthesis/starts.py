@@ -33,10 +33,14 @@ def best_start(
     teacher: nn.Module,
     fingerprint: str,
     folder: Path,
+    method: str,
     progress: Progress,
     note: Callable[[str], None],
 ) -> tuple[Filling, tuple[Restart, ...]]:
-    """The start to go on with, its first images made, and what became of each. folder: of all of them."""
+    """The start to go on with, its first images made, and what became of each.
+
+    folder: of all of them. method: that a student will go on with, which need not be the one that makes these images.
+    """
 
     def begun(seed: int) -> Filling:
         mine = replace(order, seed=seed)
@@ -45,7 +49,7 @@ def best_start(
             shape=order.shape,
             teacher=fingerprint,
             limit_mb=order.settings.pool_mb,
-            settings={"method": order.method.name, **asdict(order.settings)},
+            settings={**asdict(order.settings), "method": method},  # where `auto` was asked for, what it came to
             note=note,
         )
         return Filling(pool=pool, order=mine, teacher=teacher, progress=progress)

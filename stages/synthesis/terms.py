@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...targets.errors import StageError
 from ..distill.nouns import Need, Step, Term
@@ -109,13 +109,15 @@ class Disagreement(Prior):
         above_zero(temperature=self.temperature)
 
     def build(self, probe: Step) -> None:
-        learned = {one.data_ptr() for one in probe.learner.parameters() if one.numel()} if probe.learner else set()
+        if probe.learner is None:
+            return
         for name in probe.teachers:
             module = probe.models.get(name)
-            if module is not None and any(one.data_ptr() in learned for one in module.parameters()):
+            if module is not None and _are_one(probe.learner, module):
                 raise StageError(
-                    f"the student is its own teacher {name}, so the two never disagree and a generator learns nothing "
-                    "from it: give the student that learns"
+                    f"the student is its own teacher ({name}), or a copy with the same weights: the two never "
+                    "disagree, so that a generator learns nothing from it. Give a student that has still to learn, or "
+                    "leave it out"
                 )
 
     def forward(self, step: Step) -> Tensor:
@@ -130,6 +132,18 @@ class Disagreement(Prior):
         if self.where_equal:
             each = each * (student.argmax(dim=1) == teacher.argmax(dim=1))
         return each.mean()
+
+
+def _are_one(student: nn.Module, teacher: nn.Module) -> bool:
+    """They share weights, or have the very same."""
+    learned = {one.data_ptr() for one in student.parameters() if one.numel()}
+    if any(one.data_ptr() in learned for one in teacher.parameters()):
+        return True
+    mine, theirs = student.state_dict(), teacher.state_dict()
+    return mine.keys() == theirs.keys() and all(
+        value.shape == theirs[name].shape and torch.equal(value.to(theirs[name].device), theirs[name])
+        for name, value in mine.items()
+    )
 
 
 def _refuse_one_class(logits: Tensor) -> None:

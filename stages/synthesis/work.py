@@ -10,6 +10,9 @@ from .settings import Synthesis
 
 # Passes for which a network counts: forwards and back to its input; the weights' gradients are a third as much again.
 THROUGH, LEARNING = 2, 3
+FEW_OF_A_CLASS = (
+    16  # the usual 2048 images are 20 of each of 100 classes, the most that small images were published with
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +31,18 @@ def work_of(
     teacher_macs: int,
     student_macs: int,
     batch_size: int,
+    there: int | None = None,
 ) -> Work:
-    """What this method computes. *_macs: of one image forwards. batch_size: of the student, where there is a pool."""
-    first = method.first
-    starts = settings.restarts if first.play in ("turns", "pool") else 1
-    images = settings.images or first.images
-    batches = first.warm_up * starts + -(-images // (settings.batch or first.batch))
-    pool = batches * _batch(first, settings, shape=shape, seen_macs=teacher_macs, teacher_macs=teacher_macs)
+    """What this method computes. *_macs: of one image forwards. batch_size: of the student, where there is a pool.
+
+    there: images that need not be made; None: all must.
+    """
+    first, pool = method.first, 0
+    images = there or settings.images or first.images
+    if there is None:
+        starts = settings.restarts if first.play in ("turns", "pool") else 1
+        batches = first.warm_up * starts + -(-images // (settings.batch or first.batch))
+        pool = batches * _batch(first, settings, shape=shape, seen_macs=teacher_macs, teacher_macs=teacher_macs)
     seen = teacher_macs + LEARNING * student_macs
     if not method.grows:
         return Work(pool=pool, epoch=int(0.8 * images) * seen)
@@ -54,6 +62,16 @@ def updates_of(method: Method, settings: Synthesis, *, images: int, batch_size: 
     if not method.grows:
         return -(-images // batch_size)
     return settings.rounds * (method.learns if method.play == "turns" else 1)
+
+
+def too_few(images: int, *, classes: int) -> str | None:
+    """What somebody should know whose images are few for their classes, before a student learns; None: they are not."""
+    if images >= FEW_OF_A_CLASS * classes:
+        return None
+    return (
+        f"{images} images for {classes} classes are {images / classes:.2g} of each, which is little to learn from: "
+        f"data.synthesis.images {FEW_OF_A_CLASS * classes} would make {FEW_OF_A_CLASS}"
+    )
 
 
 def _batch(

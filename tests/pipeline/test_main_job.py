@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import jsonschema
 import onnx
 import pytest
 from noise import code_within_budget
+from struck import start, wait_for
 
 from edgepress.pipeline.report import render
 
@@ -218,27 +217,6 @@ def test_the_other_cpu_targets_run_to_the_end(elsewhere: Path, target: str) -> N
     assert target != "x86-avx2" or bits == 7
 
 
-def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgepress", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Path:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        found = list(folder.glob(pattern))
-        if found:
-            return found[0]
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        time.sleep(0.01)
-    raise AssertionError(f"nothing like {pattern} appeared")
-
-
 def untimed(folder: Path) -> dict[str, Any]:
     """What a run made, without its times and its memory: the report, and a digest of each model."""
     found = report(folder)
@@ -287,8 +265,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(
     tmp_path: Path, untouched: dict[str, Any], stage: str, blow: signal.Signals
 ) -> None:
     (tmp_path / "job.yaml").write_text(STRUCK)
-    process = _start(tmp_path, ["job.yaml", "--out", "out"])
-    _wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path, process)
+    process = start(tmp_path, ["job.yaml", "--out", "out"])
+    wait_for(f"out/stages/{stage}-*.part/training.safetensors", tmp_path, process)
     os.kill(process.pid, blow)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == (130 if blow == signal.SIGINT else -blow), output

@@ -75,6 +75,20 @@ def test_with_real_data_that_judge_accuracy_is_accuracy(rendering: Any) -> None:
 
 
 @RENDERINGS
+@pytest.mark.parametrize("evaluated_on", [None, REAL])
+def test_nothing_is_said_to_be_measured_where_the_profile_stage_did_not_run(
+    rendering: Any, evaluated_on: str | None
+) -> None:
+    report = without_data(evaluated_on=evaluated_on)
+    for variant in report.variants:
+        variant.accuracy = None
+    text = rendering(report)
+    assert "Nothing was measured on real data, nor on others" in text
+    assert "was measured on 449" not in text
+    assert "What is reported in place of accuracy" not in text
+
+
+@RENDERINGS
 def test_the_banner_stands_before_every_figure(rendering: Any) -> None:
     text = rendering(without_data())
     assert text.index("No data of the task") < text.index("97.6 % ±1.5" if rendering is not page_text else "0.139 ms")
@@ -84,6 +98,17 @@ def test_the_banner_stands_before_every_figure(rendering: Any) -> None:
 def test_a_collapse_is_said_at_the_top(rendering: Any) -> None:
     text = rendering(without_data(collapsed="the teacher takes 94 % of the images for class 3"))
     assert "Nothing good can be expected of these images: the teacher takes 94 % of the images for class 3." in text
+
+
+def test_images_of_an_earlier_run_are_not_said_to_be_of_this_one() -> None:
+    report = without_data()
+    assert report.synthesis is not None
+    report.synthesis.source = "cached:elsewhere"
+    for text in (terminal(report), page_text(report), plain_markdown(report)):
+        assert "were made from the given model in an earlier run (fastdfkd)" in text
+        assert "by fastdfkd, in an earlier run" in text
+        assert "compress pool" not in text
+    assert "compress pool DIR" in page_text(without_data())
 
 
 @pytest.mark.parametrize(("method", "words"), [("noise", "are noise."), ("images", "are those of images:photos.")])

@@ -14,6 +14,8 @@ from without_data import MEAN, SHAPE, STD, net, stripes, teacher
 
 import edgepress
 from edgepress.pipeline import cli
+from edgepress.pipeline.teachers import fingerprint
+from edgepress.stages.synthesis.pool import Pool
 from edgepress.targets.errors import RecipeError
 
 SAYS = {"data.shape": list(SHAPE), "data.mean": list(MEAN), "data.std": list(STD)}
@@ -47,6 +49,8 @@ def test_a_plan_tells_how_long_it_will_take_and_by_which_method(
     said = " ".join(capsys.readouterr().out.split())
     assert "data generated" in said
     assert "images by fastdfkd and what learns from them: roughly" in said
+    assert cli.main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["time"].startswith("images by fastdfkd")
 
 
 def test_where_no_student_learns_images_are_made_to_calibrate(
@@ -56,11 +60,56 @@ def test_where_no_student_learns_images_are_made_to_calibrate(
     assert "images by zeroq" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_plan_for_pictures_makes_nothing_and_finds_that_there_are_none(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((8, 8), number, dtype=np.uint8)).save(folder / f"{number}.png")
+    assert cli.main([*words, "--data", f"images:{folder}", "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "what learns from 5 pictures of another kind: roughly" in said
+    assert "fastdfkd" not in said
+    assert cli.main([*words, "--data", f"images:{tmp_path / 'nothing'}", "--dry-run"]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_plan_for_a_pool_looks_at_it(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def planned(teacher: str, count: int = 40) -> tuple[int, str]:
+        folder = tmp_path / f"{teacher[:4]}-{count}"
+        pool = Pool(folder, shape=SHAPE, teacher=teacher, settings={"method": "cmi"})
+        pool.add(torch.rand(count, *SHAPE), torch.zeros(count, dtype=torch.int64))
+        code = cli.main([*words, "--data", f"cached:{folder}", "--dry-run"])
+        told = capsys.readouterr()
+        return code, " ".join((told.out + told.err).split())
+
+    made: dict[str, Any] = {}
+    exec(NETWORK, made)
+    module = made["make"]()
+    module.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    code, said = planned(fingerprint(module))
+    assert code == 0
+    assert "what learns from the 40 images of the pool: roughly" in said
+    assert "cmi made the images of this pool" in said
+    assert [code for code, _ in (planned("f" * 64), planned(fingerprint(module), 0))] == [2, 2]
+    assert cli.main([*words, "--data", f"cached:{tmp_path / 'nothing'}", "--dry-run"]) == 2
+    assert "there is no pool in" in capsys.readouterr().err
+
+
+def test_a_plan_for_many_classes_says_how_few_images_each_has(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "--set", "data.synthesis.images=20", "--dry-run"]) == 0
+    assert "20 images for 2 classes are 10 of each" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--set", "data.shape=null"], "data.shape (channels, height and width"),
         (["--set", "train.epochs=1"], "the train stage learns from labels"),
+        (["--set", "data.mean=null"], "for example --set 'data.mean="),
         (["--set", "model.weights=null"], "comes without weights"),
         (["--set", "data.mean=[0.5, 0.5, 0.5]"], "3 values and data.shape says 1 channels"),
     ],

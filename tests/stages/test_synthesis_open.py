@@ -114,11 +114,21 @@ def test_a_damaged_shard_is_named_and_made_again(tmp_path: Path) -> None:
     assert len(data.train) + len(data.val) + len(data.test) == 64
 
 
-def test_a_pool_takes_no_more_than_its_room(tmp_path: Path) -> None:
-    wanted = settings(images=20_000, pool_mb=1, batch=8_000, method="noise")
-    data = opened(wanted, net(seed=0, norms=True), tmp_path)
+def test_a_pool_takes_no_more_than_its_room_and_says_so(tmp_path: Path) -> None:
+    wanted, notes = settings(images=20_000, pool_mb=1, batch=8_000, method="noise"), list[str]()
+    data = opened(wanted, net(seed=0, norms=True), tmp_path, note=notes.append)
     assert data.train is not None
     assert len(data.train) + len(data.val) + len(data.test) == 10**6 // 64
+    assert any("pool_mb 1 has room for 15625 of the 20000 images" in note for note in notes)
+
+
+def test_few_images_of_many_classes_are_told_of_where_a_student_learns(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    for only_calibrates in (False, True):
+        notes: list[str] = []
+        wanted = settings(images=16, method="noise")
+        opened(wanted, known, tmp_path / str(only_calibrates), note=notes.append, only_calibrates=only_calibrates)
+        assert any("16 images for 2 classes are 8 of each" in note for note in notes) is not only_calibrates
 
 
 def test_real_data_judge_and_nothing_else(tmp_path: Path) -> None:
@@ -130,6 +140,37 @@ def test_real_data_judge_and_nothing_else(tmp_path: Path) -> None:
     assert torch.equal(data.test.labels(), stripes(24, seed=3)[1])
     assert data.val.pixels is not data.test.pixels
     assert any("nothing else was done" in note for note in data.notes)
+
+
+def pictures(folder: Path, *, side: int) -> str:
+    """Real ones, in files that say nothing of how a network sees them."""
+    for number in range(8):
+        path = folder / "pictures" / "test" / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (side, side), dtype=np.uint8)).save(path)
+    return f"imagefolder:{folder / 'pictures'}"
+
+
+def test_real_data_are_brought_to_the_shape_of_the_network(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": pictures(tmp_path, side=12)})
+    data = opened(wanted, net(seed=0, norms=True), tmp_path / "cache")
+    assert data.shape == data.val.shape == SHAPE
+    assert len(data.test) == 8
+
+
+@pytest.mark.parametrize(("key", "others"), [("mean", {}), ("std", {}), ("std", {"mean": None})])
+def test_how_the_network_sees_real_pictures_is_asked_for_and_not_guessed(
+    key: str, others: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {"eval": pictures(tmp_path, side=8), key: None, **others}
+    with pytest.raises(RecipeError, match=rf"data\.{key}: nothing is known"):
+        opened(settings().model_copy(update=changes), net(seed=0, norms=True), tmp_path / "cache")
+
+
+def test_real_data_of_another_shape_are_refused(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": real_data(tmp_path), "shape": (3, 8, 8)})
+    with pytest.raises(RecipeError, match=r"data.shape is \[3, 8, 8\] and the images of data.eval .* are \[1, 8, 8\]"):
+        opened(wanted, net(seed=0, norms=True), tmp_path)
 
 
 def test_real_data_of_other_classes_are_refused(tmp_path: Path) -> None:
@@ -203,6 +244,17 @@ def test_a_pool_of_an_earlier_run_is_used_again_by_the_method_that_made_it(tmp_p
     assert again.synthetic is not None
     assert again.synthetic.method == "nayer"
     assert torch.equal(again.val.read(torch.arange(len(again.val))), first.val.read(torch.arange(len(first.val))))
+
+
+@pytest.mark.parametrize(("norms", "method"), [(True, "fastdfkd"), (False, "dfad")])
+def test_a_pool_knows_the_method_that_was_chosen_for_it(norms: bool, method: str, tmp_path: Path) -> None:
+    known = net(seed=0, norms=norms)
+    first = opened(settings(), known, tmp_path / "cache")
+    assert first.synthetic is not None
+    again = opened(settings(f"cached:{first.synthetic.pool}"), known, tmp_path / "elsewhere", only_calibrates=True)
+    assert again.synthetic is not None
+    assert again.synthetic.method == first.synthetic.method == method
+    assert "made the images of this pool" in again.synthetic.reason
 
 
 def test_pictures_of_anything_stand_in_for_data(tmp_path: Path) -> None:
@@ -326,6 +378,20 @@ def test_a_source_may_ask_for_a_method() -> None:
     assert asked_of(Synthesis(), "optimised") == "zeroq"
     assert asked_of(Synthesis(method="deepinversion"), "optimised") == "deepinversion"
     assert asked_of(Synthesis(method="nayer"), "generated") == "nayer"
+
+
+@pytest.mark.parametrize(("source", "method"), [("optimised", "nayer"), ("noise", "dfad"), ("images:some", "zeroq")])
+def test_a_method_that_a_source_has_no_use_for_is_refused(source: str, method: Any) -> None:
+    with pytest.raises(ValueError, match=f"synthesis.method {method} makes nothing where source is {source}"):
+        DataSettings(source=source, synthesis=Synthesis(method=method))
+
+
+def test_images_that_are_there_need_not_be_made() -> None:
+    given: dict[str, Any] = {"shape": (3, 32, 32), "teacher_macs": 40, "student_macs": 10, "batch_size": 128}
+    for method in METHODS.values():
+        there = work_of(method, Synthesis(), there=512, **given)
+        assert there.pool == 0
+        assert there.epoch == work_of(method, Synthesis(images=512), **given).epoch
 
 
 def test_more_images_and_longer_epochs_are_more_work() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgepress.stages.datasets.pictures import decode
 from edgepress.stages.synthesis.pool import Pool
+from edgepress.stages.synthesis.sheet import write_pngs
 from edgepress.targets.errors import RecipeError, StageError
 
 SHAPE = (3, 8, 8)
@@ -267,11 +268,10 @@ def test_another_attempt_begins_with_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_exported_pictures_are_the_images_by_class(tmp_path: Path, channels: int) -> None:
+def test_pictures_in_files_are_the_images_by_class(tmp_path: Path, channels: int) -> None:
     images = some(6)[:, :channels]
-    pool = Pool(tmp_path / "pool", shape=(channels, 8, 8), teacher=TEACHER)
-    pool.add(images, classes(6))
-    assert pool.export_png(tmp_path / "png") == 6
+    assert write_pngs(images[:4], classes(6)[:4].tolist(), tmp_path / "png") == 4
+    assert write_pngs(images[4:], classes(6)[4:].tolist(), tmp_path / "png", first=4) == 6
     assert {path.name for path in (tmp_path / "png").iterdir()} == {"0", "1", "2", "3"}
     found = torch.tensor(decode(tmp_path / "png" / "1" / "000005.png", None))
     torch.testing.assert_close(found, images[5], rtol=0, atol=0)

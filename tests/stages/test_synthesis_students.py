@@ -23,6 +23,7 @@ from edgepress.stages.settings import DataSettings
 from edgepress.stages.synthesis import sources
 from edgepress.stages.synthesis.against import Made, lesson_without_data, make_against
 from edgepress.stages.synthesis.methods import METHODS
+from edgepress.stages.synthesis.optimise import ByPixels
 from edgepress.stages.synthesis.score import Score
 from edgepress.stages.synthesis.settings import Synthesis
 from edgepress.stages.synthesis.sources import Generated, Pooled
@@ -212,9 +213,9 @@ def test_a_generator_that_makes_the_same_all_the_time_begins_anew(
     before = copy.deepcopy(found.samples.generator.state_dict())
     found.samples.begin(0)
     found.samples.begin(1)
-    assert found.samples.restarts == 0  # once may happen in a game between two
+    assert found.samples.watch.restarts == 0  # once may happen in a game between two
     found.samples.begin(2)
-    assert found.samples.restarts == 1
+    assert found.samples.watch.restarts == 1
     assert not torch.equal(before["first.weight"], found.samples.generator.state_dict()["first.weight"])
 
 
@@ -231,7 +232,72 @@ def test_a_generator_whose_images_of_one_class_still_teach_goes_on(
     monkeypatch.setattr(sources, "examine", lambda *_: useful)
     for epoch in range(4):
         found.samples.begin(epoch)
-    assert found.samples.restarts == 0
+    assert found.samples.watch.restarts == 0
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_generator_of_a_pool_begins_anew_too_and_warms_up_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _, _ = made("fastdfkd", tmp_path)
+    samples = found.samples
+    assert isinstance(samples, Pooled)
+    bad = Score(
+        images=9, class_counts=(9, 0), class_confidence=(1.0, None), balance=0.0, confidence=1.0, information=0.0,
+        spread=0.0, disagreement=0.0, collapsed="all of one class",
+    )  # fmt: skip
+    monkeypatch.setattr(sources, "examine", lambda *_: bad)
+    notes: list[str] = []
+    samples._note = notes.append
+    samples.begin(0)
+    before, batches = copy.deepcopy(samples.maker.state_dict()["module"]), samples.maker.made
+    state = copy.deepcopy(samples.state_dict())
+    samples.begin(1)
+    assert samples.watch.restarts == 1
+    assert samples.maker.made == batches + 1 + samples.order.method.warm_up + 1
+    assert not torch.allclose(before["first.weight"], samples.maker.state_dict()["module"]["first.weight"], atol=0.05)
+    assert notes == ["the generator of images collapsed and began anew in epoch 2: all of one class"]
+    made_then = samples.pool.images()
+    samples.load_state_dict(state)  # a run that was killed in between makes the same
+    samples.begin(1)
+    assert torch.equal(samples.pool.images(), made_then)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_images_of_a_pool_are_made_against_the_student_as_it_is_now(tmp_path: Path) -> None:
+    found, student, _ = made("deepinversion", tmp_path)
+    assert isinstance(found.samples, Pooled)
+    maker = found.samples.maker
+    assert isinstance(maker, ByPixels)
+    x = maker.noise(16, torch.Generator().manual_seed(0))
+    costs = []
+    for seed in (5, 9, 5):
+        student.load_state_dict(net(seed=seed, norms=True, width=6).state_dict())
+        costs.append(float(maker.cost(x).detach()))
+    assert costs[0] == costs[2] != costs[1]
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("method", ["dfad", "fastdfkd"])
+def test_what_student_and_teacher_still_answer_differently_is_told(method: str, tmp_path: Path) -> None:
+    found, student, copied = made(method, tmp_path)
+    found.samples.begin(0)
+    figures = found.figures()
+    assert figures["generator_restarts"] == 0
+    assert 0 <= figures["generator_score"] <= 1
+    if isinstance(found.samples, Pooled):
+        x = found.samples.order.preprocessing.normalize(found.samples.pool.images())
+        with torch.no_grad():
+            differs = student(x).argmax(dim=1) != copied(x).argmax(dim=1)
+        assert figures["disagreement_left"] == pytest.approx(float(differs.float().mean()))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_student_with_its_teachers_weights_is_refused_where_the_two_play_against_each_other(tmp_path: Path) -> None:
+    known = net(seed=0, norms=True)
+    data = opened(settings(method="dfad"), known, tmp_path / "cache")
+    with pytest.raises(StageError, match="a copy with the same weights"):
+        teach(copy.deepcopy(known), lesson(), context(data, tmp_path / "work"), teacher=known)
 
 
 @pytest.mark.usefixtures("hurried")

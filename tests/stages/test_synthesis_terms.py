@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -206,8 +207,10 @@ def test_every_prior_is_wired_to_two_networks_and_has_a_gradient_for_the_images(
 
 def test_a_student_that_is_its_own_teacher_is_refused_by_disagreement() -> None:
     teacher = net()
-    with pytest.raises(StageError, match="the student is its own teacher t"):
+    with pytest.raises(StageError, match=r"the student is its own teacher \(t\)"):
         wired("disagreement", teacher, teacher, weight=-1.0)
+    with pytest.raises(StageError, match="a copy with the same weights"):
+        wired("disagreement", teacher, copy.deepcopy(teacher), weight=-1.0)
     tied = net(seed=1)
     tied.head.weight = teacher.head.weight
     with pytest.raises(StageError, match="never disagree"):
