@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -148,3 +148,13 @@ class RoundedByItself(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(self.rounded(self.before(x)))  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        """What the code between the layers asks the layer for: a weight's device, how many channels it takes."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "rounded" not in self._modules:
+                raise
+            rounded = super().__getattr__("rounded")
+            return getattr(getattr(rounded, "source", [rounded])[0].layer, name)  # frozen layers know where from

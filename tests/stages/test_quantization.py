@@ -160,6 +160,24 @@ def test_a_network_that_cannot_be_traced_is_rounded_layer_by_layer(flavour: Flav
     torch.testing.assert_close(shipped, got, atol=1e-5, rtol=1e-5)
 
 
+class Asking(Branches):
+    """Its code asks a layer for more than an answer, as EdgeNeXt's does for the device of a weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.layer.weight.device)[..., : self.layer.in_features])
+
+
+def test_layers_that_are_rounded_by_themselves_are_asked_for_what_they_were() -> None:
+    module, scheme = Asking(), Scheme(flavour="openvino")
+    prepared = prepare(module, scheme)
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    calibrate_(prepared, [x])
+    with torch.no_grad():
+        torch.testing.assert_close(freeze(prepared, scheme)(x), prepared(x), atol=1e-5, rtol=1e-5)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = prepared.get_submodule("layer").nonsense
+
+
 @pytest.mark.device
 @pytest.mark.parametrize("bias", ["none", "zeros"])
 @pytest.mark.parametrize(("runtime", "flavour"), [("onnxruntime", "ort-u8"), ("openvino", "openvino")])
