@@ -33,6 +33,8 @@ class Net:
         for part in made.modules():
             if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 part.momentum = None  # the mean of everything that is shown
+            if isinstance(part, nn.Linear) and not part.weight.any():
+                nn.init.normal_(part.weight, std=0.1)  # heads that begin at zero answer nothing that could be compared
         made.train()
         with torch.no_grad():
             for _ in range(2):
