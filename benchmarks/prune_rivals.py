@@ -25,8 +25,9 @@ from edgepress.stages.progress import Quiet
 from edgepress.stages.prune import Prune
 from edgepress.stages.pruning import loss_of, remove_channels
 from edgepress.stages.slimming import setup as pruning
+from edgepress.stages.slimming.by_share import by_share
 from edgepress.stages.slimming.costs import Corrected, layers_of
-from edgepress.stages.slimming.groups import slim
+from edgepress.stages.slimming.cutting import slim
 from edgepress.stages.teaching import teach
 from edgepress.stages.tracking import Untracked
 from edgepress.targets import profiles
@@ -138,15 +139,9 @@ def by_ratio(place: Place, most: float, prune_by: Callable[[float], nn.Module]) 
 
 def uniform(place: Place, ratio: float) -> nn.Module:
     """Every group keeps the same share of its best channels."""
-    setup = place.setup
-    importance = pruning.ranked(place.settings, setup.module, setup.groups, place.context,
-                                   loss_of(place.context.data.task))  # fmt: skip
-    widths = {
-        name: min((group.width, *group.widths), key=lambda width, group=group: abs(width - (1 - ratio) * group.width))
-        for name, group in setup.groups.found.items() if not group.is_block
-    }  # fmt: skip
-    kept = {name: importance.best(name, width) for name, width in widths.items()}
-    return slim(setup.module, setup.groups.found.values(), kept)
+    setup, loss = place.setup, loss_of(place.context.data.task)
+    small = by_share(place.settings, setup.module, setup.example, place.context, loss, ratio=ratio)
+    return setup.module if small is None else small
 
 
 def accuracy(

@@ -25,8 +25,8 @@ from edgepress.stages.prune import Prune
 from edgepress.stages.slimming import setup as pruning
 from edgepress.stages.slimming.bench import Bench
 from edgepress.stages.slimming.costs import macs_by_layer
+from edgepress.stages.slimming.cutting import first_channels, slim
 from edgepress.stages.slimming.forms import FLOAT, forms
-from edgepress.stages.slimming.groups import first_channels, slim
 from edgepress.stages.tracking import Untracked
 
 NETWORKS = 6  # random ones, for each network and runtime

@@ -74,14 +74,23 @@ def _smaller(
         if goals:
             shaped = shape(settings, artifact, context, goals, loss, _recovery(settings, artifact, context))
             return shaped.module, {"to_budget": shaped.facts}, shaped.skip
-    module, scope = remove_channels(
-        artifact.module,
-        example,
-        settings,
-        multiple=context.profile.channel_multiple,
-        batches=_labelled_batches(context) if settings.importance in ("taylor", "hessian") else (),
-        loss=loss,
-    )
+    try:
+        module, scope = remove_channels(
+            artifact.module,
+            example,
+            settings,
+            multiple=context.profile.channel_multiple,
+            batches=_labelled_batches(context) if settings.importance in ("taylor", "hessian") else (),
+            loss=loss,
+        )
+    except UnfitError:
+        from .slimming.by_share import by_share
+
+        found = by_share(settings, artifact.module, example, context, loss, ratio=_ratio(settings))
+        if found is None:
+            raise
+        module, scope = found, "groups that can be cut, each by the same share"
+        context.note(f"prune: channels cannot be ranked over the whole network; {scope}")
     return module, {"scope": scope}, None
 
 

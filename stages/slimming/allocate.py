@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .costs import Cost
-from .groups import Group
+from .cutting import Group
 
 Floats = NDArray[np.float64]
 NOTHING = 1e-9  # a share that is not worth a step

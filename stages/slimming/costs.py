@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from .groups import CONVS, Groups
+from .cutting import Groups
+from .groups import CONVS
 
 Widths = Mapping[str, int]  # channels that are left, by group
 Side = tuple[tuple[str, float], ...]  # groups that a side consists of, each with its share of the side for one channel

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,63 +20,16 @@ from torch import Tensor, nn
 from ...targets.errors import UnfitError
 from ..dependencies import TORCH_PRUNING_FAILS, followed
 from ..pruning import attention_heads, excluded, output_layers
-from ..structure import Gone
 from .blocks import find_blocks
+from .cutting import Edge, Group, Groups, Kept, slim
 from .heads import find_attentions
+from .rows import rows
 
 LEAST_SHARE = 1 / 8  # of its channels that every group keeps: estimates of importance say nothing about empty layers
 MOST_WIDTHS = 16  # of a group that are tried: wide groups lose several multiples at once
 AGREES = 1e-3  # largest difference to the masked network, as a share of the largest answer: rounding stays far below
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-Kept = Mapping[str, Sequence[int]]  # channels that stay, by group; a group that is not named keeps all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edge:
-    """One side of a module that loses what its group loses. places[i] belongs to the group's channel channels[i]."""
-
-    module: str
-    side: Literal["in", "out", "both"]
-    places: tuple[int, ...]
-    channels: tuple[int, ...]
-    cut: Callable[[Any, list[int]], Any]  # torch-pruning's own, for this kind of module
-    dim: int
-
-    def lost(self, gone: set[int]) -> list[int]:
-        return [place for place, channel in zip(self.places, self.channels, strict=True) if channel in gone]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Channels that can only go together. kind: groups of one kind are made alike and cost alike.
-
-    widths: what may be left of it, the widest first, without the full width. is_block: not channels but a whole
-    residual block, which is there (1) or not (0). inside: the block that all of it lies in. counts: attributes that
-    hold how many there are: module, name, and the value for one.
-    """
-
-    name: str  # of the module that makes the channels, the first one
-    width: int
-    widths: tuple[int, ...]
-    edges: tuple[Edge, ...]
-    kind: str
-    is_block: bool = False
-    inside: str | None = None
-    counts: tuple[tuple[str, str, int], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Groups:
-    """Every group that can be pruned, by name; and why the others cannot."""
-
-    found: Mapping[str, Group]
-    refused: Mapping[str, str]
-
-    def full(self) -> dict[str, int]:
-        """The widths before anything is removed."""
-        return {name: group.width for name, group in self.found.items()}
 
 
 def find_groups(
@@ -115,41 +68,6 @@ def untried_groups(
         else:
             candidates.append(group)
     return [*candidates, *_attention_groups(module, exclude)], refused
-
-
-def slim(module: nn.Module, groups: Iterable[Group], kept: Kept) -> nn.Module:
-    """A copy without the channels, and the blocks, that are not kept, in eval mode."""
-    groups = list(groups)
-    small = copy.deepcopy(module)
-    parts: dict[str, Any] = dict(small.named_modules())
-    gone: dict[tuple[str, str], tuple[Edge, set[int]]] = {}
-    for group in groups:
-        away = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
-        for edge in group.edges if away else ():
-            _, places = gone.setdefault((edge.module, edge.side), (edge, set()))
-            places.update(edge.lost(away))
-    for (name, _), (edge, places) in gone.items():
-        if name in parts:
-            _set_dim(edge)
-            edge.cut(parts[name], sorted(places))
-        else:
-            _cut_parameter_(small, name, edge.dim, sorted(places))
-    for group in groups:
-        for name, attribute, each in group.counts if group.name in kept else ():
-            setattr(parts[name], attribute, each * len(kept[group.name]))
-    for group in groups:
-        if group.is_block and not kept.get(group.name, [0]):
-            small.set_submodule(group.name, Gone())
-    for part in small.modules():
-        for parameter in part._parameters.values():
-            if parameter is not None:
-                parameter.grad = None
-    return small.eval().requires_grad_(True)
-
-
-def first_channels(groups: Groups, widths: Mapping[str, int]) -> dict[str, list[int]]:
-    """Any channels at all, for what does not depend on which."""
-    return {name: list(range(width)) for name, width in widths.items() if width < groups.found[name].width}
 
 
 def _attention_groups(module: nn.Module, exclude: Sequence[str]) -> list[Group]:
@@ -220,6 +138,8 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
             graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
             raw = list(graph.get_all_groups())
         except TORCH_PRUNING_FAILS as error:
+            if in_rows := _row_groups(work, example, multiple=multiple):
+                return in_rows
             said = (str(error).strip().splitlines() or [""])[0]
             raise UnfitError(
                 f"which channels go together cannot be found out ({type(error).__name__}: {said})"
@@ -248,11 +168,44 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
         makers = {name for name, side in edges if side == "out"} or {names[items[0].dep.target.module]}
         root = next(name for name, _ in work.named_modules() if name in makers)  # not where the graph began
         width = len(items[0].idxs)
-        step = multiple * max(1, math.ceil(width / multiple / MOST_WIDTHS))
-        least = max(step, math.ceil(int(width * LEAST_SHARE) / step) * step)
-        widths = tuple(range((width - 1) // step * step, least - 1, -step)) if sound else ()
+        widths = _widths(width, multiple) if sound else ()
         kind = _kind(list(edges.values()), work, shapes)
         found.append(Group(name=root, width=width, widths=widths, edges=tuple(edges.values()), kind=kind))
+    return found
+
+
+def _widths(width: int, multiple: int) -> tuple[int, ...]:
+    """What may be left of so many channels, the widest first."""
+    step = multiple * max(1, math.ceil(width / multiple / MOST_WIDTHS))
+    least = max(step, math.ceil(int(width * LEAST_SHARE) / step) * step)
+    return tuple(range((width - 1) // step * step, least - 1, -step))
+
+
+def _row_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[Group]:
+    """Channels that go straight from one layer to the next: what is left where the graph is misread."""
+    import torch_pruning as tp
+
+    parts, shapes = dict(module.named_modules()), _shapes(module, example)
+    found = []
+    for row in rows(module, example):
+        maker = parts[row.maker]
+        linear = isinstance(maker, nn.Linear)
+        width = int(maker.out_features if linear else maker.out_channels)
+        ends = ((tp.prune_linear_out_channels, tp.prune_linear_in_channels) if linear
+                else (tp.prune_conv_out_channels, tp.prune_conv_in_channels))  # fmt: skip
+        sides: list[tuple[str, Literal["in", "out", "both"], Callable[[Any, list[int]], Any]]] = [
+            (row.maker, "out", ends[0]), (row.reader, "in", ends[1])
+        ]  # fmt: skip
+        for name in row.passed:
+            is_norm = isinstance(parts[name], BATCH_NORMS)
+            cut = tp.prune_batchnorm_out_channels if is_norm else tp.prune_depthwise_conv_out_channels
+            sides.append((name, "both", cut))
+        every = tuple(range(width))
+        edges = tuple(
+            Edge(module=name, side=side, places=every, channels=every, cut=cut, dim=1) for name, side, cut in sides
+        )
+        kind = _kind(edges, module, shapes)
+        found.append(Group(name=row.maker, width=width, widths=_widths(width, multiple), edges=edges, kind=kind))
     return found
 
 
@@ -374,18 +327,3 @@ def _noise_like(example: Tensor) -> Tensor:
     if not example.is_floating_point():
         return example
     return torch.randn(example.shape, generator=torch.Generator().manual_seed(1))
-
-
-def _set_dim(edge: Edge) -> None:
-    # torch-pruning (1.6) hands the dimension of a LayerNorm to its pruner through this attribute
-    edge.cut.__self__.pruning_dim = edge.dim  # type: ignore[attr-defined]
-
-
-def _cut_parameter_(module: nn.Module, name: str, dim: int, places: Sequence[int]) -> None:
-    """A parameter of no layer, such as positions."""
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    old = owner._parameters[leaf]
-    assert old is not None
-    left = torch.tensor(sorted(set(range(old.shape[dim])) - set(places)))
-    owner._parameters[leaf] = nn.Parameter(old.detach().index_select(dim, left), requires_grad=old.requires_grad)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .allocate import Floats, Importance
-from .groups import BATCH_NORMS, CONVS, Edge, Group
+from .cutting import Edge, Group
+from .groups import BATCH_NORMS, CONVS
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]

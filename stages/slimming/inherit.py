@@ -16,7 +16,8 @@ from ..evaluation import quality
 from ..prune import Prune
 from ..unpacking import packed_state, unpacked
 from .aligning import Picks, shallower
-from .groups import AGREES, CONVS, Edge, Group, Groups, find_groups, slim, trial, untried_groups
+from .cutting import Edge, Group, Groups, slim
+from .groups import AGREES, CONVS, find_groups, trial, untried_groups
 from .importance import Loss
 from .sensitivity import MOST
 from .setup import ranked

@@ -13,8 +13,8 @@ from ..prune import MOST_TRIALS
 from .allocate import Allocation, Importance, Limit, allocate
 from .bench import Seen
 from .costs import Corrected, Widths
+from .cutting import Group
 from .goals import RESOURCES, Reach, Resource, reach
-from .groups import Group
 
 SLACK = 0.01  # below the limit, as a share of it: the final measurement is another one and differs by so much
 TOO_FAR_BELOW = 0.04  # a trial that lies further below gives accuracy away, and the next one asks for less

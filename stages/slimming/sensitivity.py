@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .allocate import Importance
-from .groups import Groups, slim
+from .cutting import Groups, slim
 
 MACS = 1.2e12  # for all groups together, a minute of one core: of large networks, fewer images are answered
 FEWEST, MOST = 8, 256  # images

@@ -22,9 +22,10 @@ from . import tables
 from .allocate import Importance
 from .bench import Bench, Form, Seen
 from .costs import Corrected, Counted, Given, Layer, Widths, layers_of
+from .cutting import Group, Groups, Kept, slim
 from .forms import FLOAT, bytes_of, forms
 from .goals import MIB, RESOURCES, Resource
-from .groups import Group, Groups, Kept, find_groups, slim
+from .groups import find_groups
 from .importance import Loss, by_batch_norm, by_curvature, by_gradients, by_weights
 from .search import Journal, Outcome, search
 from .sensitivity import MOST, calibrated

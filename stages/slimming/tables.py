@@ -20,7 +20,7 @@ from torch import nn
 from ..structure import structure
 from .bench import Bench, Form, Seen
 from .costs import Counted, Layer, Tabled
-from .groups import Groups, first_channels, slim
+from .cutting import Groups, first_channels, slim
 
 FORMAT = 1
 MOST_PROBES = 120

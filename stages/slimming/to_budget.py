@@ -17,9 +17,9 @@ from ..unpacking import unpacked
 from .allocate import Importance, Limit, allocate
 from .bench import Seen
 from .costs import Corrected
+from .cutting import Groups, Kept, slim
 from .forms import FLOAT
 from .goals import RESOURCES, Resource, reach
-from .groups import Groups, Kept, slim
 from .importance import Loss
 from .search import Outcome, front_facts, unmet_words
 from .setup import WIDE, Setup, costs_of, given, groups_of, kept_channels, prepare, run, score

@@ -11,7 +11,7 @@ import pytest
 
 from edgepress.stages.slimming.allocate import Importance, Limit, allocate
 from edgepress.stages.slimming.costs import Corrected, Layer, Tabled
-from edgepress.stages.slimming.groups import Group
+from edgepress.stages.slimming.cutting import Group
 from edgepress.stages.slimming.tables import _rising
 
 

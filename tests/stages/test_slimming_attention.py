@@ -23,7 +23,8 @@ from edgepress.stages.prune import Prune
 from edgepress.stages.pruning import count_macs, prune
 from edgepress.stages.quantization.qat import quantize
 from edgepress.stages.quantize import Quantize
-from edgepress.stages.slimming.groups import find_groups, slim
+from edgepress.stages.slimming.cutting import slim
+from edgepress.stages.slimming.groups import find_groups
 from edgepress.stages.structure import resize_, structure
 from edgepress.stages.unpacking import Unpacked, unpacked
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from edgepress.stages.pruning import count_macs, count_parameters
 from edgepress.stages.slimming.costs import Counted, layers_of
-from edgepress.stages.slimming.groups import find_groups, slim
+from edgepress.stages.slimming.cutting import slim
+from edgepress.stages.slimming.groups import find_groups
 from edgepress.stages.structure import resize_, structure
 from edgepress.targets.errors import StageError
 

@@ -27,7 +27,8 @@ from edgepress.stages.quantize import Quantize
 from edgepress.stages.slimming.allocate import Importance
 from edgepress.stages.slimming.bench import Seen
 from edgepress.stages.slimming.costs import Corrected, Layer, Tabled
-from edgepress.stages.slimming.groups import Group, find_groups
+from edgepress.stages.slimming.cutting import Group
+from edgepress.stages.slimming.groups import find_groups
 from edgepress.stages.slimming.importance import by_batch_norm, by_curvature, by_gradients, by_weights
 from edgepress.stages.slimming.search import Journal, search
 from edgepress.targets.errors import StageError, UnfitError
