@@ -1,12 +1,14 @@
 """A student that never sees a digit: LeNet-5 teaches its half on MNIST, from images that are made.
 
-python benchmarks/datafree_mnist.py --data mnist:FOLDER [--only NAME,...] [--json FILE]
+python benchmarks/datafree_mnist.py --data mnist:FOLDER [--only NAME,...] [--augment shift] [--judge train]
+    [--json FILE]
 
 As in DAFL (Chen et al., 2019, arXiv:1904.01186) and DFAD (Fang et al., 2019, arXiv:1912.11006). The teacher learns
 from the training images. Without data a student is given what the teacher makes of generated images, its epochs are
 chosen by agreement with the teacher on other generated images, and its generator by a score that needs no data. Beside
 it: the same student on noise, for as many steps as beside DFAD's generator, on the training images with their labels,
-and on them with the teacher. Test images are looked at once for each run, at its end. Seconds are of the whole run,
+and on them with the teacher. Test images are looked at once for each run, at its end; --judge train looks at training
+images instead, to choose settings by. --augment varies made images as real ones would be. Seconds are of the whole run,
 making of images included.
 """
 
@@ -28,6 +30,7 @@ from edgepress.pipeline.teachers import fingerprint
 from edgepress.stages.distill.settings import Loss
 from edgepress.stages.lesson import Lesson
 from edgepress.stages.settings import DataSettings
+from edgepress.stages.splits import thin
 from edgepress.stages.synthesis.methods import METHODS
 from edgepress.stages.synthesis.open import open_synthetic
 from edgepress.stages.synthesis.settings import Synthesis
@@ -36,6 +39,7 @@ MEAN, STD = (0.1307,), (0.3081,)
 TEACHER = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
 REAL = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=5e-4)
 EPOCHS, ROUNDS, BATCH = 18, 100, 256
+JUDGES = 6000  # training images, where settings are chosen by them
 DEFAULT, CONTROL = "dfad", "noise"
 IMITATE: Mapping[str, Loss] = {"logits": Loss(weight=1.0, options={"distance": "l1"})}
 PAPERS = {
@@ -52,6 +56,7 @@ class Bench:
     epochs: int
     teaching: Lesson
     quick: bool
+    augment: tuple[str, ...] = ()
 
     def teacher(self) -> nn.Module:
         """Trained once, on real images."""
@@ -70,7 +75,10 @@ class Bench:
             images = round(rounds * BATCH / 0.8)
         made = Synthesis(method=method, rounds=rounds, images=images)  # type: ignore[arg-type]
         data = open_synthetic(
-            DataSettings(source="generated", shape=self.place.data.shape, mean=MEAN, std=STD, synthesis=made),
+            DataSettings(
+                source="generated", shape=self.place.data.shape, mean=MEAN, std=STD, synthesis=made,
+                augment=self.augment,  # type: ignore[arg-type]
+            ),
             teacher=teacher, fingerprint=fingerprint(teacher), seed=seed,
             cache=self.place.folder / f"made-{method}-{seed}",
         )  # fmt: skip
@@ -106,14 +114,18 @@ def runs(bench: Bench) -> dict[str, Callable[[int], dict[str, float]]]:
 def main() -> None:
     options = arguments()
     with room(options, mean=MEAN, std=STD, limit=300 if options.quick else None) as found:
+        place = smaller(found, options.train)
         bench = Bench(
-            place=smaller(found, options.train),
+            place=judged_by_training(place) if options.judge == "train" else place,
+            augment=options.augment,
             epochs=options.epochs or (1 if options.quick else EPOCHS),
             teaching=replace(TEACHER, epochs=1) if options.quick else TEACHER,
             quick=options.quick,
         )
         results = Results(file=options.json, settings={
-            "images": len(found.data.test), "epochs": bench.epochs, "precision": options.precision,
+            "images": len(bench.place.data.test), "epochs": bench.epochs, "precision": options.precision,
+            **({"judge": options.judge} if options.judge != "test" else {}),
+            **({"augment": list(options.augment)} if options.augment else {}),
         })  # fmt: skip
         there = runs(bench)
         results.run("teacher", 0, partial(bench.of_teacher, 0))
@@ -128,13 +140,23 @@ def arguments() -> argparse.Namespace:
     made = parser(__doc__, data="mnist:FOLDER")
     made.add_argument("--train", type=int, metavar="N", help="real images for the teacher and the controls")
     made.add_argument("--epochs", type=int, help=f"of the student without data (default: {EPOCHS} of {ROUNDS} rounds)")
+    made.add_argument("--judge", choices=("test", "train"), default="test", help="images that judge (default: test)")
+    made.add_argument("--augment", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,...",
+                      help="of made images, as data.augment")  # fmt: skip
     return made.parse_args()
+
+
+def judged_by_training(place: Room) -> Room:
+    """The place with some training images where the test images were."""
+    data = place.data
+    assert data.train is not None
+    return replace(place, data=replace(data, test=data.train.subset(thin(data.train.labels(), JUDGES, seed=0))))
 
 
 def report(results: Results, bench: Bench) -> None:
     """The table."""
     found = results.by_name()
-    print(f"LeNet-5 teaches its half; {len(bench.place.data.test)} test images. {results.where}\n")
+    print(f"LeNet-5 teaches its half; judged by {len(bench.place.data.test)} images. {results.where}\n")
     rows = []
     for name, by_seed in found.items():
         figures = list(by_seed.values())
