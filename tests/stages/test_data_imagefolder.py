@@ -382,7 +382,7 @@ def test_of_a_folder_that_only_judges_no_training_image_is_opened(tmp_path: Path
     root = tree(tmp_path / "set", train=3, test=2)
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"no image at all")
-    settings = DataSettings(source="generated", eval=f"imagefolder:{root}")
+    settings = DataSettings(source="generated", eval=f"imagefolder:{root}", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     data = open_judging(settings, seed=0, cache=tmp_path / "cache")
     assert len(data.test) == 4
     assert not any("cannot be read" in note for note in data.notes)
@@ -392,5 +392,7 @@ def test_of_a_folder_that_only_judges_no_training_image_is_opened(tmp_path: Path
 def test_a_folder_without_test_images_judges_by_those_for_validation_or_by_all(tmp_path: Path) -> None:
     both, one = tree(tmp_path / "both", train=3, val=2), tree(tmp_path / "one", train=3)
     for root, count in ((both, 4), (one, 6)):
-        settings = DataSettings(source="generated", eval=f"imagefolder:{root}")
+        settings = DataSettings(
+            source="generated", eval=f"imagefolder:{root}", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+        )
         assert len(open_judging(settings, seed=0, cache=tmp_path / "cache").test) == count
