@@ -13,8 +13,12 @@ TORCH_PRUNING_FAILS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError,
 )  # fmt: skip
 MOST_CHANNELS = 1_000_000  # of one layer; a flattened 512 x 7 x 7 has 25 088
-PATIENCE_SECONDS = 180.0  # a network of 400 layers takes 20 s
+PATIENCE_SECONDS = 90.0  # a network of 400 layers takes 20 s
 NOISE = ("Unwrapped parameters detected", "Maximum recursive depth reached")
+
+
+class TooLongError(RuntimeError):
+    """The graph was not followed to its end; another attempt would take as long."""
 
 
 @contextlib.contextmanager
@@ -23,7 +27,7 @@ def followed() -> Iterator[None]:
 
     Reshapes that it misreads, such as the windows of a Swin transformer, multiply the channels that it believes to
     belong together, without end: at MOST_CHANNELS there is an OverflowError. Channels that are sliced and joined
-    again, such as ReXNet's shortcuts, multiply the ways that it goes: after PATIENCE_SECONDS there is a RuntimeError.
+    again, such as ReXNet's shortcuts, multiply the ways that it goes: after PATIENCE_SECONDS there is a TooLongError.
     Parameters of no layer, such as positions, are pruned in their last dimension, which is right and not worth a
     warning.
     """
@@ -55,7 +59,7 @@ def _bounded(mapping: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 def _patient(searched: Callable[..., bool], *, until: float) -> Callable[..., bool]:
     def patient(self: Any, dependency: Any, places: Any) -> bool:
         if time.monotonic() > until:
-            raise RuntimeError(f"which channels go together was not found out in {PATIENCE_SECONDS:.0f} s")
+            raise TooLongError(f"which channels go together was not found out in {PATIENCE_SECONDS:.0f} s")
         return searched(self, dependency, places)
 
     return patient
