@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..targets.errors import StageError, UnfitError, did_you_mean
 from .artifact import Artifact, Context, Record
 from .data import loader
-from .dependencies import TORCH_PRUNING_FAILS, TooLongError, followed
+from .dependencies import TORCH_PRUNING_FAILS, MisreadError, followed
 from .distill.losses import make
 from .distill.nouns import Batch, Out, Step
 from .distill.taps import HEADS
@@ -125,7 +125,7 @@ def remove_channels(
     batches, loss: of answers and labels, whose gradients tell what is important, where that is asked for.
     """
     batches = list(batches)
-    problems, takes_too_long = [], False
+    problems, is_endless = [], False
     for scope in ("all layers", "layers inside one branch"):
         candidate = copy.deepcopy(module)
         try:
@@ -133,12 +133,12 @@ def remove_channels(
             _prune_(candidate, example, settings, multiple=multiple, batches=batches, loss=loss, inside=inside)
             problem = _problem_with(candidate, module, example)
         except TORCH_PRUNING_FAILS as error:
-            takes_too_long = isinstance(error, TooLongError)
+            is_endless = isinstance(error, MisreadError)
             problem = f"{type(error).__name__}: {error}"
         if problem is None:
             return candidate.eval().requires_grad_(True), scope
         problems.append(f"{scope}: {problem.splitlines()[0]}")
-        if takes_too_long:
+        if is_endless:
             break
     raise UnfitError(
         f"no channel could be removed with ratio {_ratio(settings)} and a multiple of {multiple}. "

@@ -138,7 +138,7 @@ def _graph_groups(module: nn.Module, example: Tensor, *, multiple: int) -> list[
             graph = tp.DependencyGraph().build_dependency(work, example_inputs=example)
             raw = list(graph.get_all_groups())
         except TORCH_PRUNING_FAILS as error:
-            if in_rows := _row_groups(work, example, multiple=multiple):
+            if in_rows := _row_groups(module, example, multiple=multiple):  # `work` may hold what was traced
                 return in_rows
             said = (str(error).strip().splitlines() or [""])[0]
             raise UnfitError(

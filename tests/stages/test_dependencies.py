@@ -12,7 +12,7 @@ from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
 
 from edgepress.stages import dependencies
-from edgepress.stages.dependencies import MOST_CHANNELS, TORCH_PRUNING_FAILS, followed
+from edgepress.stages.dependencies import MOST_CHANNELS, TORCH_PRUNING_FAILS, MisreadError, followed
 from edgepress.stages.prune import Prune
 from edgepress.stages.pruning import remove_channels
 from edgepress.stages.slimming.groups import find_groups
@@ -43,22 +43,24 @@ def test_reshapes_that_multiply_without_end_are_an_error() -> None:
     with followed():
         places = again(again(places))
         assert len(places) == MOST_CHANNELS
-        with pytest.raises(OverflowError, match="would join 100000000 channels"):
+        with pytest.raises(MisreadError, match="would join 100000000 channels"):
             again(places)
-    assert issubclass(OverflowError, TORCH_PRUNING_FAILS)
+    assert issubclass(MisreadError, TORCH_PRUNING_FAILS)
 
 
 def test_a_network_that_is_misread_cannot_be_pruned_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "MOST_CHANNELS", 10_000)
-    with pytest.raises(UnfitError, match="OverflowError: a reshape would join 14400 channels"):
+    with pytest.raises(UnfitError, match="MisreadError: a reshape would join 14400 channels"):
         remove_channels(wide(), IMAGE, Prune(ratio=0.3), multiple=4)
     with pytest.raises(UnfitError, match="a reshape would join 14400 channels"):
         find_groups(wide(), IMAGE, multiple=4)
 
 
-def test_a_network_that_takes_too_long_to_follow_cannot_be_pruned_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "PATIENCE_SECONDS", 0.0)
-    with pytest.raises(UnfitError, match=r"all layers: TooLongError: .*was not found out in 0 s\. Name the modules"):
+def test_a_network_whose_groups_grow_without_end_cannot_be_pruned_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "MOST_MEMBERS", 1)
+    with pytest.raises(
+        UnfitError, match=r"all layers: MisreadError: more than 1 layers .* together\. Name the modules"
+    ):
         remove_channels(Looped(), IMAGE, Prune(ratio=0.3), multiple=4)
 
 
