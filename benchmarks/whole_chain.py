@@ -1,7 +1,7 @@
 """ResNet-56 on CIFAR-10: pruned, quantised and exported by one job, beside tools that only quantise the same teacher.
 
 python benchmarks/whole_chain.py --data imagefolder:CIFAR --weights FILE [--net resnet56] [--speedup 6.5]
-    [--epochs 20] [--runtimes openvino,onnxruntime] [--seeds 0] [--precision bf16] [--json FILE]
+    [--epochs 20] [--compile] [--runtimes openvino,onnxruntime] [--seeds 0] [--precision bf16] [--json FILE]
 
 One job of this project for each runtime, for `budget: {speedup: ..., accuracy_drop: 0.5}`; the recovery after pruning
 has --epochs epochs with the teacher, whose answers to --views variations of each image are kept. Its peers get the
@@ -47,7 +47,7 @@ def main() -> None:
     with room(options, val_share=VAL_SHARE, **IMAGENET) as place:
         results = Results(file=options.json, settings={
             "net": options.net, "speedup": options.speedup, "epochs": options.epochs, "views": options.views,
-            "precision": options.precision, "runtimes": options.runtimes, "quick": options.quick,
+            "lr": options.lr, "training": options.training, "precision": options.precision, "runtimes": options.runtimes, "quick": options.quick,
         })  # fmt: skip
         for seed in seeds_of(options):
             results.run("chain", seed, lambda seed=seed: chain(place, options, seed))  # type: ignore[misc]
@@ -101,7 +101,7 @@ def ours(runtime: str, options: argparse.Namespace, folder: Path, seed: int, *, 
             "model.arguments": {"num_classes": classes},
             "data.mean": list(IMAGENET["mean"]), "data.std": list(IMAGENET["std"]), "data.augment": ["flip", "crop"],
             "data.val_share": VAL_SHARE, "training_precision": options.precision, "prune.epochs": options.epochs,
-            "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
+            "prune.compile": options.compile, "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
             "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
             **(HURRIED if options.quick else {}),
         },
@@ -201,6 +201,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--speedup", type=float, default=6.5, help="the budget, over float32 (default: 6.5)")
     made.add_argument("--epochs", type=int, default=20, help="of recovery after pruning (default: 20)")
     made.add_argument("--views", type=int, default=4, help="variations of each image in recovery (default: 4)")
+    made.add_argument("--compile", action="store_true", help="let torch.compile speed up the recovery")
     made.add_argument("--lr", type=float, default=0.05, help="of recovery (default: 0.05)")
     made.add_argument("--training", type=int, default=1, help="epochs in INT8, where calibration misses the budget")
     made.add_argument(
