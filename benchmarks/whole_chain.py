@@ -47,7 +47,8 @@ def main() -> None:
     with room(options, val_share=VAL_SHARE, **IMAGENET) as place:
         results = Results(file=options.json, settings={
             "net": options.net, "speedup": options.speedup, "epochs": options.epochs, "views": options.views,
-            "lr": options.lr, "training": options.training, "precision": options.precision, "runtimes": options.runtimes, "quick": options.quick,
+            "lr": options.lr, "training": options.training, "precision": options.precision,
+            "runtimes": options.runtimes, "quick": options.quick,
         })  # fmt: skip
         for seed in seeds_of(options):
             results.run("chain", seed, lambda seed=seed: chain(place, options, seed))  # type: ignore[misc]
@@ -101,8 +102,8 @@ def ours(runtime: str, options: argparse.Namespace, folder: Path, seed: int, *, 
             "model.arguments": {"num_classes": classes},
             "data.mean": list(IMAGENET["mean"]), "data.std": list(IMAGENET["std"]), "data.augment": ["flip", "crop"],
             "data.val_share": VAL_SHARE, "training_precision": options.precision, "prune.epochs": options.epochs,
-            "prune.compile": options.compile, "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
-            "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
+            "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
+            "prune.compile": options.compile, "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
             **(HURRIED if options.quick else {}),
         },
     )  # fmt: skip
