@@ -15,6 +15,7 @@ fastest peer, at most 0.5 points of accuracy lost.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -22,12 +23,13 @@ from pathlib import Path
 
 import numpy as np
 from distill_nets import resnet20, resnet56
-from distill_runs import Room, room
 from peers import nncf_file, static
 from quantization import CALIBRATION, IMAGENET, answers, faster, some, written
 from seeds import Results, mean_sd, parser, seeds_of, table
 
 from edgepress import compress
+from edgepress.stages.data import open_data
+from edgepress.stages.settings import DataSettings
 from edgepress.stages.weights import load_weights_
 from edgepress.targets.measure import Engine, Measurement, measure
 from edgepress.targets.statistics import paired_drop
@@ -35,7 +37,6 @@ from edgepress.targets.statistics import paired_drop
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NETS = {"resnet20": resnet20, "resnet56": resnet56}
 RUNTIMES = ("openvino", "onnxruntime")
-VAL_SHARE = 0.1  # of the training images, where they choose epochs and layers
 PEERS = ("ORT default", "ORT u8s8", "nncf")
 TEACHER, SHIPPED = "teacher, float32", "edgepress, shipped"
 HURRIED = {"profile.seconds": 0.5, "profile.memory": False, "profile.layers": False, "profile.all_cores": False}
@@ -44,14 +45,16 @@ DROP, OVER_FLOAT, OVER_PEER = 0.5, 6.0, 2.0  # the goals: points, and times as f
 
 def main() -> None:
     options = arguments()
-    with room(options, val_share=VAL_SHARE, **IMAGENET) as place:
+    with contextlib.ExitStack() as stack:
+        kept = options.keep or (options.json.with_suffix("") if options.json else None)
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whole-")))
         results = Results(file=options.json, settings={
             "net": options.net, "speedup": options.speedup, "epochs": options.epochs, "views": options.views,
             "lr": options.lr, "training": options.training, "precision": options.precision,
             "runtimes": options.runtimes, "quick": options.quick,
         })  # fmt: skip
         for seed in seeds_of(options):
-            results.run("chain", seed, lambda seed=seed: chain(place, options, seed))  # type: ignore[misc]
+            results.run("chain", seed, lambda seed=seed: chain(folder, options, seed))  # type: ignore[misc]
     print(f"{results.where}\n")
     found = results.by_name()["chain"]
     for runtime in options.runtimes:
@@ -59,12 +62,15 @@ def main() -> None:
         print(f"{shown(results, runtime)}\n\n{verdict(found, runtime)}\n")
 
 
-def chain(place: Room, options: argparse.Namespace, seed: int) -> dict[str, float]:
-    """Ours for every runtime, the peers, and one measurement of all."""
-    net = NETS[options.net](len(place.data.classes))
+def chain(place: Path, options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """Ours for every runtime, the peers, and one measurement of all. place: a folder for the jobs."""
+    settings = DataSettings(source=options.data, **IMAGENET)
+    # divided as the jobs divide it: what chose in one of them judges nothing here
+    data = open_data(settings, seed=seed, cache=place / "images", given_weights=True)
+    net = NETS[options.net](len(data.classes))
     load_weights_(net, options.weights)
-    images, labels = some(place.data, 100 if options.quick else len(place.data.test), seed=seed)
-    calibration, _ = some(place.data, CALIBRATION, split="train", seed=seed)
+    images, labels = some(data, 100 if options.quick else len(data.test), seed=seed)
+    calibration, _ = some(data, CALIBRATION, split="train", seed=seed)
     engines: dict[str, list[Engine]] = {}
     with tempfile.TemporaryDirectory(prefix="chain-") as name:
         for runtime in options.runtimes:
@@ -78,9 +84,9 @@ def chain(place: Room, options: argparse.Namespace, seed: int) -> dict[str, floa
             ] + ours(
                 runtime,
                 options,
-                place.folder / f"{options.net}-{runtime}-{seed}",
+                place / f"{options.net}-{runtime}-{seed}",
                 seed,
-                classes=len(place.data.classes),
+                classes=len(data.classes),
             )
         found = measure(
             [one for several in engines.values() for one in several], inputs={"test": images.numpy()},
@@ -101,7 +107,7 @@ def ours(runtime: str, options: argparse.Namespace, folder: Path, seed: int, *, 
         settings={
             "model.arguments": {"num_classes": classes},
             "data.mean": list(IMAGENET["mean"]), "data.std": list(IMAGENET["std"]), "data.augment": ["flip", "crop"],
-            "data.val_share": VAL_SHARE, "training_precision": options.precision, "prune.epochs": options.epochs,
+            "training_precision": options.precision, "prune.epochs": options.epochs,
             "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
             "prune.compile": options.compile, "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
             **(HURRIED if options.quick else {}),
