@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..stages.progress import Progress
 from ..targets import model_input, profiles
+from ..targets.durations import seconds
 from ..targets.errors import RecipeError, RuntimeMissingError
 from ..targets.facts import energy_facts, latency_facts, throughputs
 from ..targets.measure import Engine, Measurement, measure
@@ -24,7 +25,6 @@ from ..targets.runtimes import target
 from ..targets.sessions import Array
 from ..targets.statistics import ratio
 from ..targets.sustained import sentence
-from .durations import seconds
 from .job import INTERRUPTED
 from .progress import ConsoleReporter, result_console
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal, so that a log stays short
+from ..targets.durations import duration
 
+SECONDS_BETWEEN_LINES, MOST_SECONDS_BETWEEN_LINES = 5.0, 60.0  # where there is no terminal; rarer as time passes
 
 COLUMNS_WITHOUT_TERMINAL = 120
 
@@ -40,10 +41,11 @@ class Lines:
 
     def update(self, share: float, text: str) -> None:
         now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES:
+        spent = now - self.began
+        if now - self.last < min(MOST_SECONDS_BETWEEN_LINES, max(SECONDS_BETWEEN_LINES, spent / 50)):
             return
         self.last = now
-        left = f", {(now - self.began) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        left = f", {duration(round(spent * (1 - share) / share))} left" if share > 0 else ""
         self.console.print(
             f"  {self.name}: {100 * share:.0f} %{left}  {text}", markup=False, highlight=False, soft_wrap=True
         )

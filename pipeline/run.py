@@ -24,6 +24,7 @@ from ..stages.tasks import CLASSIFICATION
 from ..stages.tracking import Tracker, Untracked, tracker_for
 from ..targets import memory
 from ..targets.bundle import MANIFEST
+from ..targets.durations import duration
 from ..targets.errors import EdgepressError, RecipeError, RuntimeMissingError, StageError, UnfitError
 from ..targets.runtimes import target
 from . import sums
@@ -149,7 +150,7 @@ class Runner:
         found = self._stored(name, key, artifact)
         if found is not None and not _is_worth_repeating(found.records[-1]):
             self.reused.append(name)
-            self.reporter.done(name, f"reused from an earlier run ({found.records[-1].seconds:.1f} s then)")
+            self.reporter.done(name, f"reused from an earlier run ({duration(found.records[-1].seconds)} then)")
             return found
         if self.crew.is_main or name in JOINT:
             finished = self._run(entry, artifact, key)
@@ -161,7 +162,7 @@ class Runner:
             raise StageError(f"stage {name}: what was written to {folder} cannot be read back; is the disk sound?")
         record = kept.records[-1]
         words = f"left out: {record.skipped}" if record.skipped else _metric_words(record)
-        self.reporter.done(name, f"{record.seconds:.1f} s  {words}".rstrip())
+        self.reporter.done(name, f"{duration(record.seconds)}  {words}".rstrip())
         return kept
 
     def refuse_what_cannot_be_built(self) -> None:

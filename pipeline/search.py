@@ -21,8 +21,9 @@ from rich.table import Table
 
 from ..stages.launch import processes
 from ..stages.lesson import Lesson
+from ..targets import durations
 from ..targets.errors import RecipeError, RuntimeMissingError, StageError
-from . import durations, job, space
+from . import job, space
 from .plan import Plan, PlannedStage, make
 from .progress import ConsoleReporter, result_console
 from .recipe import STAGES, anchor_

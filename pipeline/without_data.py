@@ -24,9 +24,9 @@ from ..stages.synthesis.methods import METHODS, Method, asked_of, choose
 from ..stages.synthesis.open import open_synthetic
 from ..stages.synthesis.settings import Synthesis, kind_of
 from ..stages.synthesis.work import LEARNING, THROUGH, too_few, updates_of, work_of
+from ..targets.durations import duration
 from ..targets.errors import RecipeError
 from .plan import Plan
-from .report.words import duration
 from .teachers import fingerprint
 
 USUAL_CLASSES = 1000  # what libraries of networks make where nobody says

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import yaml
 
+from ...targets.durations import duration
 from . import shaping, synthesis, words
 from .elements import Markup, details, element, facts, figure, join, section, table
 from .schema import Report, StageFacts
@@ -53,7 +54,7 @@ def machine(report: Report) -> Markup:
     """Where and with what it ran."""
     run = report.run
     this = {"command": run.command, "run": run.id, "seed": run.seed, "started": run.started,
-            "took": words.duration(run.seconds)}  # fmt: skip
+            "took": duration(run.seconds)}  # fmt: skip
     return section(
         "machine",
         "Machine and versions",
@@ -139,7 +140,7 @@ def _stage(stage: StageFacts) -> Markup:
     if stage.skipped is not None:
         state = f"skipped: {stage.skipped}"
     else:
-        state = "reused from an earlier run" if stage.reused else words.duration(stage.seconds)
+        state = "reused from an earlier run" if stage.reused else duration(stage.seconds)
     parts = []
     metrics = shaping.without(stage)
     if metrics:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...targets.durations import duration
 from . import words
 from .canvas import COLOURS, axes, svg
 from .elements import Markup, details, element, figure, section, table
@@ -56,7 +57,7 @@ def quantization(report: Report) -> list[str]:
     found = _quantize_metrics(report)
     told = [f"Not trained with the rounding in place: {why}" if (why := found.get("training_skipped")) else ""]
     if told[0] and (seconds := found.get("training_seconds_saved")) is not None:
-        told[0] += f"; that saved about {words.duration(seconds)}"
+        told[0] += f"; that saved about {duration(seconds)}"
     if found.get("fallback"):
         told.append(str(found["fallback"]["sentence"]))
     return [text[0].upper() + text[1:] + "." for text in told if text]

@@ -2,6 +2,7 @@
 
 import re
 
+from ...targets.durations import duration
 from . import estimated, running, shaping, synthesis, words
 from .layers import float_rows, quantization, top_rows
 from .rows import Row, on_board, places, rows, warnings
@@ -166,7 +167,7 @@ def _footer(report: Report) -> str:
     facts = [f"`{_code(report.run.command)}`", f"profile {_escape(str(report.profile.get('name', '')))}"]
     if report.data is not None:
         facts.append(_escape(synthesis.judges(report)))
-    facts += [f"seed {report.run.seed}", f"{words.duration(report.run.seconds)}", _escape(report.run.started)]
+    facts += [f"seed {report.run.seed}", f"{duration(report.run.seconds)}", _escape(report.run.started)]
     return "<sub>" + " · ".join(facts) + ". Every sample is in report.json.</sub>"
 
 

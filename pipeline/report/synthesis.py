@@ -1,5 +1,6 @@
 """What is said of a run without data: at the top what was measured on what, and further down the images."""
 
+from ...targets.durations import duration
 from . import words
 from .elements import Markup, element, facts, image, join, section, table
 from .schema import Report, SynthesisFacts, SynthesisRestart
@@ -149,7 +150,7 @@ def _making(made: SynthesisFacts) -> str:
         return f"those of {made.source}"
     if made.source.startswith("cached:"):
         return f"by {made.method}, in an earlier run"
-    return f"by {made.method}, in {words.duration(made.seconds)}"
+    return f"by {made.method}, in {duration(made.seconds)}"
 
 
 def _facts(made: SynthesisFacts) -> dict[str, object]:
@@ -196,7 +197,7 @@ def _controls(report: Report, made: SynthesisFacts) -> Markup:
             one.source,
             f"{words.number(one.value, 2)} %",
             f"{words.number(one.ci95[0], 2)} to {words.number(one.ci95[1], 2)} %",
-            words.duration(one.seconds),
+            duration(one.seconds),
         )
         for one in made.controls
     ]

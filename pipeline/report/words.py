@@ -147,14 +147,6 @@ def count(value: int | None) -> str:
     return str(value)
 
 
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{number(seconds)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
 def state(met: bool | None) -> str:
     """In a sign and a word, so that neither colour nor font is needed to read it."""
     return {True: "✓ met", False: "✗ missed", None: "? not known"}[met]

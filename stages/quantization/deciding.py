@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...targets.durations import duration
 from ..artifact import Artifact, Context
 from ..crew import crew as meet
 from ..quantize import Quantize
@@ -48,7 +49,7 @@ def told_of_training(
     if not settings.epochs or context.data.train is None:
         return {"training_skipped": why}
     seconds = _seconds_of_a_sample(module, teacher, batches[0]) * len(context.data.train) * settings.epochs
-    context.note(f"quantize: not trained, {why}; about {seconds:.2g} s saved")
+    context.note(f"quantize: not trained, {why}; about {duration(seconds)} saved")
     return {"training_skipped": why, "training_seconds_saved": seconds}
 
 

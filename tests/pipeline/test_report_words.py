@@ -84,13 +84,5 @@ def test_sizes_are_in_powers_of_1024(size_bytes: int, text: str) -> None:
     assert words.size(size_bytes) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(3.14159, "3.14 s"), (75.2, "1 min 15 s"), (3599.9, "1 h 00 min"), (7265, "2 h 01 min")],
-)
-def test_durations_are_written_as_a_person_says_them(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
-
-
 def test_every_state_is_a_word_as_well_as_a_sign() -> None:
     assert [words.state(met) for met in (True, False, None)] == ["✓ met", "✗ missed", "? not known"]

@@ -1,6 +1,6 @@
 import pytest
 
-from edgepress.pipeline.durations import seconds
+from edgepress.targets.durations import duration, seconds
 from edgepress.targets.errors import RecipeError
 
 
@@ -16,3 +16,11 @@ def test_a_duration_is_read_as_people_write_it(words: str, expected: float) -> N
 def test_what_is_no_duration_is_refused_with_an_example(words: str) -> None:
     with pytest.raises(RecipeError, match="10min"):
         seconds(words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.14159, "3.14 s"), (42, "42 s"), (75.2, "1 min 15 s"), (3599.9, "1 h 00 min"), (7265, "2 h 01 min")],
+)
+def test_durations_are_written_as_a_person_says_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
