@@ -152,7 +152,8 @@ def judge(
     doubt: str | None = None,
     elsewhere: Mapping[str, Variant] | None = None,
 ) -> dict[str, Limit]:
-    """Each limit against the chosen variant. Met only where the whole interval of a timing lies within.
+    """Each limit against the chosen variant. Met only where the whole interval of a timing lies within; accuracy counts
+    by its value, and where its interval goes beyond the limit that is said.
 
     doubt: why no timing can be judged. elsewhere: its figures on further boards, where every limit holds too.
     """
@@ -179,7 +180,20 @@ def _judge_one(name: str, limit: float, chosen: Variant, profile: Profile) -> Li
     words = f"{value:.3g}{unit} against {'at least' if at_least else 'at most'} {limit:g}{unit}"
     if not met and (value >= limit if at_least else value <= limit):
         words += f", but the interval reaches {worst:.3g}{unit}"
+    beyond = _beyond(name, limit, chosen)
+    if met and beyond is not None:
+        words += f", and the interval reaches {beyond:.3g}{unit}"
     return Limit(limit=limit, value=value, met=met, why=words)
+
+
+def _beyond(name: str, limit: float, chosen: Variant) -> float | None:
+    """How far the interval of an accuracy goes beyond its limit; None: not at all."""
+    found = chosen.accuracy
+    if found is not None and name == "accuracy" and found.ci95[0] < limit:
+        return found.ci95[0]
+    if found is not None and name == "accuracy_drop" and found.drop_ci95 is not None and found.drop_ci95[1] > limit:
+        return found.drop_ci95[1]
+    return None
 
 
 def _figure(name: str, chosen: Variant) -> tuple[float | None, float | None, str]:
@@ -232,7 +246,9 @@ def conclude(
     elif unknown:
         parts.append("whether the budget is met is not known: " + ", ".join(unknown) + " not measured on the device")
     elif limits:
-        parts.append("the budget is met")
+        unsure = [name for name, limit in limits.items() if _beyond(name, limit.limit, chosen) is not None]
+        but = f", though the interval of {' and '.join(unsure)} goes beyond it" if unsure else ""
+        parts.append(f"the budget is met{but}")
     if pruning:
         parts.append(pruning)
     judged = [name for name in ("accuracy", "accuracy_drop") if name in limits]

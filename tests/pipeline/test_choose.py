@@ -143,6 +143,28 @@ def test_the_verdict_says_how_much_faster_and_what_it_cost() -> None:
         assert words in sentence
 
 
+@pytest.mark.parametrize(
+    ("limits", "beyond"),
+    [
+        ({"accuracy_drop": 1.0}, ""),
+        ({"accuracy_drop": 0.8}, "accuracy_drop"),
+        ({"accuracy": 89.0}, "accuracy"),
+        ({"accuracy": 89.0, "accuracy_drop": 0.8}, "accuracy and accuracy_drop"),
+    ],
+)
+def test_an_accuracy_that_meets_its_limit_by_its_value_alone_is_called_so(
+    limits: dict[str, float], beyond: str
+) -> None:
+    shipped = variant("int8", 0.25, accuracy=89.5)  # 0.5 points lost (0.0 to 1.0), 87.5 to 91.5 %
+    found = judge(shipped, Budget(**limits), LOCAL)
+    verdict = conclude(shipped, variant("baseline", 1.0), found, LOCAL)
+    assert verdict.met is True
+    ends = f"the budget is met, though the interval of {beyond} goes beyond it." if beyond else "the budget is met."
+    assert verdict.sentence.endswith(ends)
+    for name in beyond.split(" and ") if beyond else []:
+        assert "and the interval reaches" in found[name].why
+
+
 DOUBT = "unreliable: no comparison with baseline is known better than to ±31 % (int8)"
 
 
