@@ -121,7 +121,7 @@ def by_ratio(place: Place, most: float, prune_by: Callable[[float], nn.Module]) 
         try:
             module = prune_by(middle)
         except Exception as error:  # a rival may break a network in any way, and then has this ratio against it
-            print(f"ratio {middle:.2f}: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"ratio {middle:.2f}: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
             low = middle
             continue
         share = share_of(place, module)

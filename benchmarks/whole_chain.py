@@ -19,12 +19,12 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from distill_nets import resnet20, resnet56
 from peers import nncf_file, static
-from quantization import CALIBRATION, IMAGENET, answers, faster, some, written
+from quantization import CALIBRATION, IMAGENET, NETS, answers, faster, some, written
 from seeds import Results, mean_sd, parser, seeds_of, table
 
 from edgepress import compress
@@ -35,7 +35,6 @@ from edgepress.targets.measure import Engine, Measurement, measure
 from edgepress.targets.statistics import paired_drop
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NETS = {"resnet20": resnet20, "resnet56": resnet56}
 RUNTIMES = ("openvino", "onnxruntime")
 PEERS = ("ORT default", "ORT u8s8", "nncf")
 TEACHER, SHIPPED = "teacher, float32", "edgepress, shipped"
@@ -54,7 +53,7 @@ def main() -> None:
             "runtimes": options.runtimes, "quick": options.quick,
         })  # fmt: skip
         for seed in seeds_of(options):
-            results.run("chain", seed, lambda seed=seed: chain(folder, options, seed))  # type: ignore[misc]
+            results.run("chain", seed, partial(chain, folder, options, seed))
     print(f"{results.where}\n")
     found = results.by_name()["chain"]
     for runtime in options.runtimes:
@@ -186,6 +185,9 @@ def verdict(found: Mapping[int, Mapping[str, float]], runtime: str) -> str:
         over = {
             peer: figures[f"{shipped} over {runtime}: {peer}"] for peer in PEERS if f"{runtime}: {peer} ms" in figures
         }
+        if not over:
+            lines.append(f"seed {seed}: no peer's file runs here")
+            continue
         best = min(over, key=lambda peer: over[peer])
         drop, times = figures[f"{shipped} drop"], figures[f"{shipped} over {runtime}: {TEACHER}"]
         lines.append(

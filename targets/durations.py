@@ -16,7 +16,9 @@ def seconds(words: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """`3.14 s`, `1 min 15 s`, `2 h 01 min`."""
+    """`3.14 s`, `1 min 15 s`, `2 h 01 min`; never with an exponent."""
+    if 0 < seconds < 0.001:
+        return "under 1 ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

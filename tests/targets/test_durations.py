@@ -20,7 +20,16 @@ def test_what_is_no_duration_is_refused_with_an_example(words: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(3.14159, "3.14 s"), (42, "42 s"), (75.2, "1 min 15 s"), (3599.9, "1 h 00 min"), (7265, "2 h 01 min")],
+    [
+        (0, "0 s"),
+        (2e-5, "under 1 ms"),
+        (0.0123, "0.0123 s"),
+        (3.14159, "3.14 s"),
+        (42, "42 s"),
+        (75.2, "1 min 15 s"),
+        (3599.9, "1 h 00 min"),
+        (7265, "2 h 01 min"),
+    ],
 )
 def test_durations_are_written_as_a_person_says_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
