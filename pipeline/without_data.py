@@ -23,7 +23,7 @@ from ..stages.synthesis.manifest import Manifest, maker_of, refuse_another, refu
 from ..stages.synthesis.methods import METHODS, Method, asked_of, choose
 from ..stages.synthesis.open import open_synthetic
 from ..stages.synthesis.settings import Synthesis, kind_of
-from ..stages.synthesis.work import LEARNING, THROUGH, too_few, updates_of, work_of
+from ..stages.synthesis.work import LEARNING, THROUGH, too_few, tries_of, updates_of, work_of
 from ..targets.durations import duration
 from ..targets.errors import RecipeError
 from .plan import Plan
@@ -140,7 +140,9 @@ def _macs_to_do(plan: Plan, made: Synthesis, known: Known, way: _Way, *, teacher
         epochs, batch_size = entry.settings["epochs"], entry.settings["batch_size"]
         # quantisation works on the images that there are, and so does a method that makes no more
         method = way.method if entry.name in LEARNERS else METHODS["noise"]
-        total += epochs * work(method, batch_size=batch_size, there=way.images).epoch
+        starts, tried = tries_of(method, made, epochs=epochs)
+        played = epochs + (starts - 1) * tried
+        total += played * work(method, batch_size=batch_size, there=way.images).epoch
         if entry.name == "distill":
             steps = epochs * updates_of(way.method, made, images=way.images, batch_size=batch_size)
             total += len(plan.recipe.data.controls) * steps * batch_size * (teacher_macs + LEARNING * student_macs)

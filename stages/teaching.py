@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +27,10 @@ from .evaluation import logits
 from .lesson import Lesson
 from .showing import Shown, show
 from .splits import Split, thin
-from .synthesis.against import lesson_without_data
+from .synthesis.against import is_made, lesson_without_data
+from .synthesis.methods import METHODS
+from .synthesis.trials import STARTS, Begun, best_game
+from .synthesis.work import tries_of
 from .training import Trained, fit
 
 ATTACKED_IMAGES = 500  # of the validation images, when robust networks are compared: each costs a dozen passes
@@ -47,7 +53,7 @@ def teach(
     are_crossed: bool = False,
     images: Split | None = None,
     keep_exit: KeptExit | None = None,
-) -> tuple[Trained, dict[str, float]]:
+) -> tuple[Trained, dict[str, Any]]:
     """Train `student` in place and leave it on the CPU in its best epoch; returns the curves and some figures.
 
     teacher: who is imitated where the recipe names nobody; several by name are examined first, as those that a recipe
@@ -59,18 +65,67 @@ def teach(
     the student stays itself.
     images: to train on in place of the data's. keep_exit: the exit that the student will end at; it is filled in, and
     epochs are chosen by it.
+    Where images are made against the student, several starts of that game are tried and the best goes on.
     StageError: a loss needs something that is not there, such as a teacher.
     """
     lesson = context.data.task.lesson(lesson)
     if context.data.synthetic is not None:
         lesson = lesson_without_data(lesson, context.data, are_made=images is None, note=context.note)
+    go = partial(
+        _teach, lesson=lesson, teacher=teacher, known=known or {}, augmented=augmented, before_epoch=before_epoch,
+        evaluate=evaluate, full_precision=full_precision, peers_may_win=peers_may_win, peer_lag=peer_lag,
+        are_crossed=are_crossed, images=images,
+    )  # fmt: skip
+    starts, tried = (1, 0) if images is not None else _tries(lesson, context)
+    facts: dict[str, Any] = {}
+    if starts > 1:
+        untouched = copy.deepcopy((student, tuple(peers), keep_exit))
+
+        def begin(context: Context) -> Begun:
+            student, peers, keep_exit = copy.deepcopy(untouched)
+            _, shown, _ = go(student, context=context, peers=peers, keep_exit=keep_exit, until=tried)
+            assert shown.made is not None, "images are made here"
+            return shown.made.begun(student)
+
+        context, facts[STARTS] = best_game(begin, context, starts=starts, epochs=tried, of=lesson.epochs, crew=meet())
+    trained, _, figures = go(student, context=context, peers=peers, keep_exit=keep_exit)
+    return trained, {**figures, **facts}
+
+
+def _tries(lesson: Lesson, context: Context) -> tuple[int, int]:
+    data = context.data
+    if data.synthetic is None or not is_made(data):
+        return 1, 0
+    return tries_of(METHODS[data.synthetic.method], data.synthetic.settings, epochs=lesson.epochs)
+
+
+def _teach(
+    student: nn.Module,
+    *,
+    lesson: Lesson,
+    context: Context,
+    teacher: nn.Module | Chosen | None,
+    known: Mapping[str, nn.Module],
+    augmented: bool,
+    before_epoch: Callable[[int], None],
+    evaluate: Callable[[], float] | None,
+    full_precision: bool,
+    peers: Sequence[nn.Module],
+    peers_may_win: bool,
+    peer_lag: int,
+    are_crossed: bool,
+    images: Split | None,
+    keep_exit: KeptExit | None,
+    until: int | None = None,
+) -> tuple[Trained, Shown, dict[str, float]]:
+    """The same from one start. until: stop after so many epochs, in the last one's state."""
     crew = meet()
     networks = dict(zip(names_of_peers(1 + len(peers)), (student, *peers), strict=True))
     for network in networks.values():
         network.to(device=crew.device, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     crossed = frozenset({"peer 2"}) if are_crossed else frozenset()
     shown = show(
-        student, lesson, context, images=images, teacher=teacher, known=known or {}, augmented=augmented,
+        student, lesson, context, images=images, teacher=teacher, known=known, augmented=augmented,
         precision="fp32" if full_precision else context.training_precision, crossed=crossed, crew=crew,
     )  # fmt: skip
     players = _players(networks, lesson, context, shown, lag=peer_lag, crossed=crossed)
@@ -87,12 +142,13 @@ def teach(
             checkpoint=context.work / "training.safetensors", before_epoch=before_epoch, progress=context.progress,
             autocast=nullcontext if full_precision else _autocast(context, crew.device),
             accumulate=lesson.accumulate, balance=lesson.balance == "gradients", crew=crew, tracker=context.tracker,
+            until=until,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     kept.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     count = shown.images * (lesson.epochs - trained.resumed_at)
     rate = {"images_per_second": count / seconds if count else 0.0}
-    return trained, {**rate, **shown.figures(), **_at_best(trained, lesson)}
+    return trained, shown, {**rate, **shown.figures(), **_at_best(trained, lesson)}
 
 
 def _players(

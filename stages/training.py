@@ -45,6 +45,7 @@ def fit(
     balance: bool = False,
     crew: Crew | None = None,
     tracker: Tracker | None = None,
+    until: int | None = None,
 ) -> Trained:
     """Play `epochs` epochs of rounds and leave the student in the state of its best one.
 
@@ -53,7 +54,8 @@ def fit(
     autocast: opens a block in which networks run in lower precision; losses are always computed in float32.
     state: what is kept of an epoch once it was evaluated; none: the student's own state. figures: more to note of each.
     accumulate: batches whose gradients are averaged for one update. balance: weights are ratios of pull, not factors.
-    crew: the processes that train together. tracker: told every figure of every epoch.
+    crew: the processes that train together. tracker: told every figure of every epoch. until: stop after so many
+    of the epochs, for another call to go on from the checkpoint; the student then stays in its last state.
     Everything random depends on the seed and the epoch, so a resumed run ends as an uninterrupted one.
 
     StageError: a loss or a figure is not finite. The file then still holds the last good epoch.
@@ -72,7 +74,7 @@ def fit(
         loop.ledger.last[name] = f"{curve[-1]:.4g} over epoch {len(curve)}"
     if best is None:
         best = (crew.told(evaluate()), state())
-    for epoch in range(trained.resumed_at, epochs):
+    for epoch in range(trained.resumed_at, epochs if until is None else min(until, epochs)):
         torch.manual_seed(_mix(seed, epoch) + crew.rank)
         before_epoch(epoch)
         series = loop.play(epoch)
@@ -90,7 +92,8 @@ def fit(
         if checkpoint is not None and crew.is_main:
             checkpoints.save(epoch + 1, players, trained, best, checkpoint, samples=samples)
         tracker.note(epoch + 1, {name: curve[-1] for name, curve in trained.curves.items()} | _rates(players))
-    fill_(student, best[1])
+    if until is None:
+        fill_(student, best[1])
     student.eval()
     return trained
 

@@ -142,7 +142,7 @@ def _stage(stage: StageFacts) -> Markup:
     else:
         state = "reused from an earlier run" if stage.reused else duration(stage.seconds)
     parts = []
-    metrics = shaping.without(stage)
+    metrics = {key: value for key, value in stage.metrics.items() if key not in (shaping.KEY, synthesis.STARTS)}
     if metrics:
         parts += [element("h3", "What it found"), facts(metrics)]
     if stage.settings:

@@ -8,7 +8,7 @@ from typing import Any
 from . import words
 from .canvas import COLOURS, axes, svg
 from .elements import Markup, details, element, facts, figure, section, table
-from .schema import Report, StageFacts
+from .schema import Report
 
 KEY = "to_budget"  # of the stage's metrics
 TITLE = ("shaping", "Pruning to the budget")
@@ -19,11 +19,6 @@ MOST_GROUPS = 200  # whose widths are listed
 def found_in(report: Report) -> Mapping[str, Any] | None:
     """What the prune stage says of its search; None where it did not work towards a budget."""
     return next((stage.metrics[KEY] for stage in report.stages if KEY in stage.metrics), None)
-
-
-def without(stage: StageFacts) -> Mapping[str, Any]:
-    """A stage's metrics without those that have a place of their own."""
-    return {key: value for key, value in stage.metrics.items() if key != KEY}
 
 
 def sentence(found: Mapping[str, Any]) -> str:

@@ -1,10 +1,16 @@
 """What is said of a run without data: at the top what was measured on what, and further down the images."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from ...targets.durations import duration
 from . import words
 from .elements import Markup, element, facts, image, join, section, table
-from .schema import Report, SynthesisFacts, SynthesisRestart
+from .schema import Report, StageFacts, SynthesisFacts, SynthesisRestart
 
+STARTS = "starts"  # of a stage's metrics: what became of each game with a student
 STRIP = "3rem"  # height of the small images on the page
 
 
@@ -125,12 +131,14 @@ def section_of(report: Report) -> Markup:
     parts = [facts(_facts(made)), _sheet(report, made)]
     if len(made.restarts) > 1:
         parts.append(_restarts(made))
+    parts += [_starts(stage) for stage in report.stages if stage.metrics.get(STARTS)]
     if made.controls:
         parts.append(_controls(report, made))
     note = (
         "The score is the geometric mean of what an answer of the given model tells about an image (1: every answer "
-        "sure, all classes alike) and of how much images of a class differ. It needs no data, so that choosing by it "
-        "uses up no test samples."
+        "sure, all classes alike), of how much images of a class differ and, where a student learns from them, of how "
+        "often it answers as the given model does on the images of all starts. It needs no data, so that choosing by "
+        "it uses up no test samples."
     )
     if made.kind.endswith("made") and not made.source.startswith("cached:"):
         note += " `compress pool DIR`, with this run's folder, counts the images again, and writes them as PNG files."
@@ -188,6 +196,25 @@ def _restarts(made: SynthesisFacts) -> Markup:
     ]
     head = ("Seed", "Score", "Collapsed", "")
     return table("attempts", "Attempts, chosen by the data-free score", head, lines, words=len(head), marked=best)
+
+
+def _starts(stage: StageFacts) -> Markup:
+    """The games of generator and student that were begun, and the one that went on."""
+    starts: list[Mapping[str, Any]] = stage.metrics[STARTS]
+    lines = [
+        (
+            str(number),
+            "" if one["score"] is None else words.number(one["score"], 3),
+            "" if one["disagreement"] is None else _percent(one["disagreement"]),
+            one["collapsed"] or "no",
+            "went on" if one["kept"] else "",
+        )
+        for number, one in enumerate(starts, 1)
+    ]
+    best = next(number for number, one in enumerate(starts) if one["kept"])
+    head = ("Start", "Score", "Disagreement left", "Collapsed", "")
+    title = f"Starts of the images made in {stage.name}, chosen by the data-free score after a trial"
+    return table(f"starts-{stage.name}", title, head, lines, words=len(head), marked=best)
 
 
 def _controls(report: Report, made: SynthesisFacts) -> Markup:

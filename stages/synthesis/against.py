@@ -25,6 +25,7 @@ from .pool import Pool
 from .priors import wire_priors
 from .sources import Generated, Pooled
 from .through import Once, Through
+from .trials import Begun
 
 if TYPE_CHECKING:
     from ..artifact import Context
@@ -49,6 +50,7 @@ class Made:
     images: int
     learns: int
     generator: Player | None
+    teacher: nn.Module  # whom the images please
 
     def joined(self, students: Sequence[Player]) -> list[Player]:
         """Everybody who plays: the generator first."""
@@ -56,6 +58,13 @@ class Made:
             if player.module is player.learner:
                 player.steps = self.learns
         return [*students] if self.generator is None else [self.generator, *students]
+
+    def begun(self, student: nn.Module) -> Begun:
+        """How far the game has come with this student."""
+        images = self.samples.newest()
+        if images.is_floating_point():
+            images = (255 * images).round().to(torch.uint8)
+        return Begun(student=student, teacher=self.teacher, images=images.cpu())
 
     def figures(self) -> dict[str, float]:
         """For the report."""
@@ -151,7 +160,9 @@ def _in_turns(
         staff = replace(staff, hired={name: Once(one) for name, one in staff.hired.items()})
     batches = order.settings.rounds * learns
     images = order.batch * (order.settings.rounds if samples.reuses else batches)
-    return Made(samples=samples, staff=staff, batches=batches, images=images, learns=learns, generator=player)
+    return Made(
+        samples=samples, staff=staff, batches=batches, images=images, learns=learns, generator=player, teacher=teacher
+    )
 
 
 def _generator_player(
@@ -224,8 +235,9 @@ def _from_pool(
     )
     rounds = order.settings.rounds
     return Made(
-        samples=samples, staff=staff, batches=rounds, images=rounds * lesson.batch_size, learns=1, generator=None
-    )
+        samples=samples, staff=staff, batches=rounds, images=rounds * lesson.batch_size, learns=1, generator=None,
+        teacher=teacher,
+    )  # fmt: skip
 
 
 def _teacher(lesson: Lesson, staff: Staff) -> nn.Module:

@@ -84,13 +84,16 @@ class Generated:
         """Go on from there."""
         self.watch.load_state_dict(state)
 
-    def score(self) -> Score:
-        """What the teacher, and the student, answer to images that the generator makes now."""
+    def newest(self) -> Tensor:
+        """Images that the generator makes now, 0 to 1."""
         dice = torch.Generator().manual_seed(self.order.seed)
         with torch.random.fork_rng(), torch.no_grad():
-            images = self.order.drawn(dice, count=LOOK).by(self.generator.train())
+            return self.order.drawn(dice, count=LOOK).by(self.generator.train())
+
+    def score(self) -> Score:
+        """What the teacher, and the student, answer to those."""
         student = None if self._player is None else self._player.learner
-        return examine(images, self._teacher, self.order.preprocessing, student)
+        return examine(self.newest(), self._teacher, self.order.preprocessing, student)
 
     @property
     def reuses(self) -> bool:
@@ -181,9 +184,13 @@ class Pooled(Loaded):
         )  # not in checkpoints before this was watched
         self._is_resumed = True
 
+    def newest(self) -> Tensor:
+        """The images that were made last, uint8."""
+        return self.pool.images()[-self.order.batch :]
+
     def score(self) -> Score | None:
-        """What the teacher, and the student, answer to the newest images; None: there are none."""
-        newest = self.pool.images()[-self.order.batch :]
+        """What the teacher, and the student, answer to those; None: there are none."""
+        newest = self.newest()
         return examine(newest, self._teacher, self.order.preprocessing, self._student) if len(newest) else None
 
     def _made(self, epoch: int) -> Tensor:

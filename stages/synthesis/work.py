@@ -15,6 +15,10 @@ FEW_OF_A_CLASS = (
 )
 
 
+TRIED = 0.1  # of a student's epochs: for so long each start is tried
+FEWEST = 5  # epochs, below which an epoch for each start would be too much of the time
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Multiply-accumulates. pool: of making the images before the first stage. epoch: of a student's epoch."""
@@ -55,6 +59,13 @@ def work_of(
     looked = teacher_macs if not reuse else teacher_macs // method.learns
     turn = batch * method.learns * (drawn + looked + LEARNING * student_macs)
     return Work(pool=pool, epoch=settings.rounds * (made + turn))
+
+
+def tries_of(method: Method, settings: Synthesis, *, epochs: int) -> tuple[int, int]:
+    """How many starts of a game with a student are tried, and for how many of its epochs each; one: none is tried."""
+    if not method.grows or method.play not in ("turns", "pool") or epochs < FEWEST or settings.restarts < 2:
+        return 1, 0
+    return settings.restarts, max(1, round(TRIED * epochs))
 
 
 def updates_of(method: Method, settings: Synthesis, *, images: int, batch_size: int) -> int:

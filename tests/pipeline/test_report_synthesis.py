@@ -173,6 +173,30 @@ def test_the_attempt_that_was_kept_is_marked() -> None:
     assert '<tr class="chosen"><th scope="row">1</th>' in text[text.index("Attempts, chosen by") :]
 
 
+def test_the_starts_that_a_student_was_tried_with_are_shown_and_the_one_that_went_on() -> None:
+    report = without_data()
+    assert "Starts of the images made" not in html(report)
+    starts = [
+        {"seed": 0, "score": 0.712, "disagreement": 0.3141, "collapsed": None, "kept": False},
+        {"seed": 5, "score": None, "disagreement": None, "collapsed": "not finite", "kept": False},
+        {"seed": 6, "score": 0.803, "disagreement": 0.21, "collapsed": None, "kept": True},
+    ]
+    stage = next(one for one in report.stages if one.name == "distill")
+    report.stages[report.stages.index(stage)] = stage.model_copy(
+        update={"metrics": {**stage.metrics, "starts": starts}}
+    )
+    text = html(report)
+    rows = text[text.index("Starts of the images made in distill") :]
+    rows = rows[: rows.index("</table>")]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", rows) == [
+        *("0.712", "31.4 %", "no", ""),
+        *("", "", "not finite", ""),
+        *("0.803", "21.0 %", "no", "went on"),
+    ]
+    assert '<tr class="chosen"><th scope="row">3</th>' in rows
+    assert "disagreement 0.21" not in text  # not a second time among what the stage found
+
+
 def test_hostile_words_about_images_stay_text() -> None:
     report = without_data()
     assert report.synthesis is not None
