@@ -192,3 +192,8 @@ def _check_order(planned: list[PlannedStage]) -> None:
                 f"the order that works is {', '.join(STAGES)}"
             )
         form, giver = entry.stage.gives, entry.name
+    if not any(entry.name == "export" and entry.skip is None for entry in planned):
+        raise RecipeError(
+            "stages: without export there is no file to ship and nothing to report of; leave it in, and profile out "
+            "where nothing shall be measured"
+        )

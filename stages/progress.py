@@ -17,10 +17,10 @@ class Quiet:
 
 
 class Span:
-    """A part of a stage: what it says of itself is told as a share of the whole."""
+    """A part of a stage: what it says of itself is told as a share of the whole. words: in front of it."""
 
-    def __init__(self, whole: Progress, start: float, end: float) -> None:
-        self.whole, self.start, self.end = whole, start, end
+    def __init__(self, whole: Progress, start: float, end: float, *, words: str = "") -> None:
+        self.whole, self.start, self.end, self.words = whole, start, end, words
 
     def update(self, share: float, text: str) -> None:
-        self.whole.update(self.start + (self.end - self.start) * share, text)
+        self.whole.update(self.start + (self.end - self.start) * share, self.words + text)

@@ -84,14 +84,22 @@ def best_game(
         work.mkdir(parents=True, exist_ok=True)
         return replace(context, seed=seed, work=work, **changes)
 
-    def part(number: int) -> Span:
-        return Span(context.progress, number * epochs / whole, (number * epochs + of) / whole)
+    def part(number: int, words: str = "") -> Span:
+        return Span(context.progress, number * epochs / whole, (number * epochs + of) / whole, words=words)
 
     found: list[Start] | None = crew.told(_known(context.work, starts))
     if found is None:
         remembered = [_Remembered() for _ in range(starts)]
         games = [
-            _begun(begin, around(number, tracker=remembered[number], progress=part(number), note=_unsaid))
+            _begun(
+                begin,
+                around(
+                    number,
+                    tracker=remembered[number],
+                    progress=part(number, f"start {number + 1} of {starts}, "),
+                    note=_unsaid,
+                ),
+            )
             for number in range(starts)
         ]
         found = crew.told(_judged(games, context))

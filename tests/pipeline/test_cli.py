@@ -56,6 +56,8 @@ def small(*words: str) -> list[str]:
         (["--model", "net.py:make", "--data", "builtin:digits", "--weights", "gone.pt"], "gone.pt"),
         (["--model", "net.py:make", "--data", "builtin:digit"], "digits"),
         (["--set", "stages=[quantize,prune]"], "prune takes a float model"),
+        (["--set", "stages=[train,prune]"], "without export there is no file to ship"),
+        (["--set", "export=off", "--set", "profile=off"], "without export there is no file to ship"),
     ],
 )
 def test_a_wrong_word_is_exit_code_2_and_a_message(

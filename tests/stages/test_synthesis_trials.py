@@ -135,12 +135,14 @@ def test_only_the_curves_of_the_start_that_goes_on_are_told_and_progress_never_g
         def __init__(self) -> None:
             self.epochs: list[tuple[int, float]] = []
             self.shares: list[float] = []
+            self.words: list[str] = []
 
         def note(self, epoch: int, figures: Any) -> None:
             self.epochs.append((epoch, figures["loss"]))
 
         def update(self, share: float, text: str) -> None:
             self.shares.append(share)
+            self.words.append(text)
 
         def close(self) -> None: ...
 
@@ -156,6 +158,11 @@ def test_only_the_curves_of_the_start_that_goes_on_are_told_and_progress_never_g
     after.progress.update(0.1, "goes on")
     after.progress.update(1.0, "the end")
     assert told.epochs == [(1, 1.0)]
+    assert told.words[1::2] == [
+        "start 1 of 2, the trial of one epoch in ten",
+        "start 2 of 2, the trial of one epoch in ten",
+        "the end",
+    ]
     assert told.shares == pytest.approx([0.5 / 11, 1 / 11, 1.5 / 11, 2 / 11, 2 / 11, 1.0])
     after.tracker.note(2, {"loss": 7.0})
     assert told.epochs[-1] == (2, 7.0)
