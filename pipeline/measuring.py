@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,10 @@ def result(engines: list[Engine], found: Measurement, where: str) -> dict[str, A
         "not_measured": found.not_measured,
         "unreliable": found.unreliable,
         "incomplete": found.incomplete,
-        "caveats": [asdict(caveat) | {"text": str(caveat)} for caveat in found.caveats],
+        "caveats": [
+            {**{name: getattr(caveat, name) for name in ("kind", "sentence", "advice", "about")}, "text": str(caveat)}
+            for caveat in found.caveats
+        ],
         "machine": found.machine,
         "versions": found.versions,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..targets.caveats import told
 from ..targets.facts import energy_facts, latency_facts, ratios, throughputs
 from ..targets.figures import Measurement
 from ..targets.profiles import Profile
@@ -46,7 +47,7 @@ def figures_of(
         "ratios": ratios({name: figures.latency for name, figures in found.figures.items()}),
         "machine": found.machine,
         "versions": found.versions,
-        "caveats": [str(caveat) for caveat in found.caveats],
+        "caveats": told(found.caveats),
         "sustained": found.sustained,
         "not_measured": found.not_measured,
         "unreliable": found.unreliable,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..targets.caveats import told
 from ..targets.cpu import BFLOAT_UNITS
 from ..targets.half import write_half
 from ..targets.jobs import Engine
@@ -140,7 +141,7 @@ def about(found: Measurement, settings: Measure) -> dict[str, Any]:
     missing = {"all cores": "boards are timed on pinned cores only"} if settings.all_cores else {}
     if settings.sustained_seconds:
         missing["sustained"] = "boards are not timed for long"
-    caveats = [str(caveat) for caveat in found.caveats]
+    caveats = told(found.caveats)
     if found.answered is not None:
         caveats.append(sampled_words(sum(map(len, found.answered.values()))))
     return {"caveats": caveats, "not_measured": {**found.not_measured, **missing}}

@@ -1,6 +1,6 @@
 """What weakens a measurement: each a sentence with advice."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,12 +25,16 @@ SWAP_MB = 64  # a few idle pages lie there on every machine
 
 @dataclass(frozen=True, kw_only=True)
 class Caveat:
-    """kind: one word or two for programs. about: the engine, or None for the machine. The rest is for people."""
+    """kind: one word or two for programs. about: the engine, or None for the machine. The rest is for people.
+
+    size: how bad, to compare those of one kind by; below 0 the other way round.
+    """
 
     kind: str
     sentence: str
     advice: str
     about: str | None = None
+    size: float = 0.0
 
     def __str__(self) -> str:
         start = f"{self.about}: {self.sentence}" if self.about else self.sentence
@@ -44,18 +48,37 @@ def caveats(latencies: Mapping[str, Latency], machine: Mapping[str, Any]) -> lis
     return [*found, *_of_cores(threads, machine), *_of_state(machine), *_of_run(machine.get("during") or {}, machine)]
 
 
+def told(found: Sequence[Caveat]) -> list[str]:
+    """For people: what several engines share is said once, by the one that has most of it."""
+    alike: dict[tuple[object, ...], list[Caveat]] = {}
+    for place, caveat in enumerate(found):
+        key = (place,) if caveat.about is None else (caveat.kind, caveat.advice, caveat.size < 0)
+        alike.setdefault(key, []).append(caveat)
+    return [str(_shared(group)) for group in alike.values()]
+
+
+def _shared(group: Sequence[Caveat]) -> Caveat:
+    if len(group) == 1:
+        return group[0]
+    worst = max(group, key=lambda caveat: abs(caveat.size))
+    names = [str(caveat.about) for caveat in group]
+    return replace(worst, about=f"{', '.join(names[:-1])} and {names[-1]}, most of all {worst.about}")
+
+
 def _of_one(latency: Latency) -> Iterator[Caveat]:
     if latency.count < FEW_SAMPLES:
         yield Caveat(
             kind="few samples",
             sentence=f"{latency.count} samples are few",
             advice="measure for longer to trust the percentiles",
+            size=FEW_SAMPLES / max(1, latency.count),
         )
     elif latency.count < SAMPLES_FOR_P99:
         yield Caveat(
             kind="rough p99",
             sentence=f"the 99th percentile rests on {latency.count} samples",
             advice="take it as a rough figure, or measure for longer",
+            size=SAMPLES_FOR_P99 / latency.count,
         )
     if latency.relative_width > latency.precision_goal:
         yield Caveat(
@@ -63,6 +86,7 @@ def _of_one(latency: Latency) -> Iterator[Caveat]:
             sentence=f"the median is known to ±{100 * latency.relative_width:.1f} %, not to the "
             f"±{100 * latency.precision_goal:.1f} % asked for",
             advice="measure for longer or on a quieter machine",
+            size=latency.relative_width,
         )
     if not latency.settled:
         yield Caveat(
@@ -75,6 +99,7 @@ def _of_one(latency: Latency) -> Iterator[Caveat]:
             kind="batched calls",
             sentence=f"too fast for the clock, each sample is the mean of {latency.calls_per_sample} calls",
             advice="read the percentiles as those of the means",
+            size=latency.calls_per_sample,
         )
     yield from _of_shape(latency)
 
@@ -87,6 +112,7 @@ def _of_shape(latency: Latency) -> Iterator[Caveat]:
             kind="drift",
             sentence=f"the second half was {100 * abs(change):.0f} % {direction} than the first, a sign of {cause}",
             advice="let the machine cool down or settle, and measure again",
+            size=change,
         )
     modes = two_speeds(latency)
     if modes:
@@ -94,6 +120,7 @@ def _of_shape(latency: Latency) -> Iterator[Caveat]:
             kind="two speeds",
             sentence=f"two speeds, about {modes[0]:.3g} ms and {modes[1]:.3g} ms, so the median may flip",
             advice="close other programs, fix the clock frequency, or compare the minimum",
+            size=modes[1] / modes[0],
         )
     elif latency.percentile_ms(0.9) > TAIL * latency.median_ms:
         times = latency.percentile_ms(0.9) / latency.median_ms
@@ -101,6 +128,7 @@ def _of_shape(latency: Latency) -> Iterator[Caveat]:
             kind="long tail",
             sentence=f"one inference in ten took more than {times:.1f} times the median: the machine is noisy",
             advice="close other programs and measure again",
+            size=times,
         )
 
 

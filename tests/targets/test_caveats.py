@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from edgepress.targets.caveats import caveats, drift, two_speeds
+from edgepress.targets.caveats import caveats, drift, told, two_speeds
 from edgepress.targets.statistics import Latency
 
 QUIET = {"usable_cores": 2, "load_1m": 0.0, "governor": "performance", "container": {"cores": None}}
@@ -45,6 +45,24 @@ def test_a_weakness_of_the_samples_is_told_with_its_engine(latency: Latency, wor
     assert [caveat for caveat in found if words in str(caveat)], found
     assert all(str(caveat).startswith("int8: ") and str(caveat).endswith(".") for caveat in found)
     assert all(caveat.about == "int8" and caveat.kind and caveat.advice for caveat in found)
+
+
+def test_what_several_engines_share_is_said_once_by_the_one_that_has_most_of_it() -> None:
+    engines = {
+        "baseline": measured(level=lambda index: 1 + index / 6000),
+        "int8": measured(level=lambda index: 1 + index / 2000, rounds=30),
+        "pruned": measured(level=lambda index: 2 - index / 6000),
+        "bf16": measured(),
+    }
+    found = told(caveats(engines, QUIET | {"load_1m": 1.9, "swap_used_mb": 900}))
+    (slower,) = [text for text in found if "% slower than the first" in text]
+    assert slower.startswith("baseline and int8, most of all int8: the second half was ")
+    (faster,) = [text for text in found if "% faster than the first" in text]
+    assert faster.startswith("pruned: the second half was ")
+    assert [text for text in found if text.startswith("int8: the 99th percentile rests on 600 samples")]
+    assert [text for text in found if text.startswith("The machine was busy")]
+    assert [text for text in found if text.startswith("900 MiB")]
+    assert not [text for text in found if "bf16" in text]
 
 
 @pytest.mark.parametrize(
