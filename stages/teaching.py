@@ -58,7 +58,8 @@ def teach(
 
     teacher: who is imitated where the recipe names nobody; several by name are examined first, as those that a recipe
     names are. known: what the words `model` and `float` mean among them.
-    The epoch is chosen on the validation images, in float32; on attacked ones where the training is under attack.
+    The epoch is chosen on the validation images, in float32; on attacked ones where the training is under attack. Where
+    images are made against the student it is the last that is not surely worse than the best (`alike`).
     full_precision: train in float32 whatever the recipe says. peers: networks of the student's architecture that learn
     beside it and from each other; the student ends as the best of them all, unless peers_may_win is false. peer_lag:
     they answer as they were up to so many updates ago. are_crossed: the one peer is given what teachers are shown; then
@@ -90,6 +91,16 @@ def teach(
         context, facts[STARTS] = best_game(begin, context, starts=starts, epochs=tried, of=lesson.epochs, crew=meet())
     trained, _, figures = go(student, context=context, peers=peers, keep_exit=keep_exit)
     return trained, {**figures, **facts}
+
+
+def alike(judges: int) -> float:
+    """Points of agreement by which two epochs may differ by chance, where images are made against a student.
+
+    Those that judge were made before there was a student, are few, and are not what it learns from: the best of many
+    epochs on them is often an early one. So the last that is not surely worse is taken: 1.96 standard errors of the
+    difference of two shares of so many images, at their widest.
+    """
+    return 196.0 * math.sqrt(0.5 / judges)
 
 
 def _tries(lesson: Lesson, context: Context) -> tuple[int, int]:
@@ -142,7 +153,7 @@ def _teach(
             checkpoint=context.work / "training.safetensors", before_epoch=before_epoch, progress=context.progress,
             autocast=nullcontext if full_precision else _autocast(context, crew.device),
             accumulate=lesson.accumulate, balance=lesson.balance == "gradients", crew=crew, tracker=context.tracker,
-            until=until,
+            alike=alike(len(context.data.val)) if shown.made is not None else 0.0, until=until,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     kept.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -45,17 +45,19 @@ def fit(
     balance: bool = False,
     crew: Crew | None = None,
     tracker: Tracker | None = None,
+    alike: float = 0.0,
     until: int | None = None,
 ) -> Trained:
     """Play `epochs` epochs of rounds and leave the student in the state of its best one.
 
-    evaluate: the figure to choose epochs by, higher is better; the later of two equals wins. checkpoint: a file;
-    training goes on from what it holds. before_epoch: called with 0, 1, ...; switches what a schedule switches.
-    autocast: opens a block in which networks run in lower precision; losses are always computed in float32.
-    state: what is kept of an epoch once it was evaluated; none: the student's own state. figures: more to note of each.
-    accumulate: batches whose gradients are averaged for one update. balance: weights are ratios of pull, not factors.
-    crew: the processes that train together. tracker: told every figure of every epoch. until: stop after so many
-    of the epochs, for another call to go on from the checkpoint; the student then stays in its last state.
+    evaluate: the figure to choose epochs by, higher is better. alike: figures that differ by no more are taken for
+    equal, and the later of equals wins. checkpoint: a file; training goes on from what it holds. before_epoch: called
+    with 0, 1, ...; switches what a schedule switches. autocast: opens a block in which networks run in lower
+    precision; losses are always computed in float32. state: what is kept of an epoch once it was evaluated; none: the
+    student's own state. figures: more to note of each. accumulate: batches whose gradients are averaged for one
+    update. balance: weights are ratios of pull, not factors. crew: the processes that train together. tracker: told
+    every figure of every epoch. until: stop after so many of the epochs, for another call to go on from the
+    checkpoint; the student then stays in its last state.
     Everything random depends on the seed and the epoch, so a resumed run ends as an uninterrupted one.
 
     StageError: a loss or a figure is not finite. The file then still holds the last good epoch.
@@ -86,8 +88,8 @@ def fit(
             player.objective.settle(player.learner)
         figure = crew.told(evaluate())
         trained.add({**series, **figures(), "validation": figure}, epoch=epoch)
-        if figure >= best[0]:
-            best = (figure, state())
+        if figure >= best[0] - alike:
+            best = (max(best[0], figure), state())
             trained.best_epoch = epoch + 1
         if checkpoint is not None and crew.is_main:
             checkpoints.save(epoch + 1, players, trained, best, checkpoint, samples=samples)

@@ -259,6 +259,29 @@ def test_what_a_student_is_at_the_end_of_a_trial_is_judged_and_not_its_best_epoc
     assert not any(alike(state, start) for state in seen)
 
 
+def test_the_last_epoch_of_a_game_stays_unless_it_is_surely_worse_than_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    known = teacher(norms=True)
+    data = opened(settings(method="dfad"), known, tmp_path / "cache")
+    judges = len(data.val)
+
+    def best(name: str, *figures: float, images: Any = None) -> int:
+        told, student = iter((0.0, *figures)), net(seed=5, norms=True, width=6)
+        trained, _ = teach(
+            student, lesson(epochs=2), context(data, tmp_path / name), teacher=known, evaluate=lambda: next(told),
+            images=images,
+        )  # fmt: skip
+        return trained.best_epoch
+
+    chance = teaching.alike(judges)
+    assert chance == pytest.approx(100 * 1.96 * (2 * 0.25 / judges) ** 0.5)
+    assert best("by chance", 80.0, 80.1 - chance) == 2
+    assert best("surely", 80.0, 79.9 - chance) == 1
+    assert best("of images that there are", 80.0, 79.9, images=data.train) == 1
+
+
 def test_a_stage_that_learns_from_the_images_that_there_are_tries_nothing(
     taught: Callable[..., tuple[dict[str, Tensor], dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,35 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
     torch.testing.assert_close(student.weight.detach(), states[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ([1.0, 60.0, 59.0, 57.5], 3),  # both later ones could be as good as the best
+        ([1.0, 60.0, 59.0, 56.0], 2),  # the last is surely worse
+        ([1.0, 58.0, 61.0, 59.5, 58.5], 4),  # compared with the best and not with the one that is kept
+        ([1.0, 60.0, 57.5, 55.0], 2),
+    ],
+)
+def test_of_epochs_that_differ_by_chance_the_last_is_kept(tmp_path: Path, figures: list[float], kept: int) -> None:
+    epochs = len(figures) - 1
+
+    def run(file: str, until: int | None = None) -> tuple[int, Tensor]:
+        torch.manual_seed(0)
+        student, told = nn.Linear(4, 3), iter(figures if until or not (tmp_path / file).exists() else figures[3:])
+        trained = fit(
+            student, [player(student, CrossEntropy())], samples=FixedSamples(batches(2)), epochs=epochs, seed=0,
+            evaluate=lambda: next(told), alike=3.0, checkpoint=tmp_path / file, until=until,
+        )  # fmt: skip
+        return trained.best_epoch, student.weight.detach().clone()
+
+    best, weight = run("whole")
+    assert best == kept
+    run("parts", until=2)
+    again, resumed = run("parts")
+    assert again == kept
+    torch.testing.assert_close(resumed, weight, rtol=0, atol=0)
+
+
 class _Stop(Quiet):
     """Stops a training from outside, as Ctrl-C does."""
 
