@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..targets.errors import RecipeError, did_you_mean
 from ..targets.profiles import Budget, Profile
@@ -47,7 +47,7 @@ def choose(
         return _choose_unmeasured(baseline, candidates, budget, profile, samples)
     if doubt:
         return Chosen(name=baseline.name, why=f"the baseline stays: the measurement is {doubt}")
-    reasons: dict[str, str] = {}
+    reasons: dict[str, _Reason] = {}
     for candidate in candidates:
         reason = (
             _inaccurate(candidate, baseline, budget, samples)
@@ -57,12 +57,11 @@ def choose(
         if reason:
             reasons[candidate.name] = reason
     fit = [candidate for candidate in candidates if candidate.name not in reasons and candidate.latency_ms]
+    refused = "; ".join(_listed(reasons))
     if not fit:
-        why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        return Chosen(name=baseline.name, why=f"the baseline stays: {why}")
+        return Chosen(name=baseline.name, why=f"the baseline stays: {refused}")
     best = min(fit, key=lambda candidate: candidate.latency_ms.median if candidate.latency_ms else float("inf"))
-    refused = [f"{name} {reason}" for name, reason in reasons.items()]
-    tail = f" (refused: {'; '.join(refused)})" if refused else ""
+    tail = f" (refused: {refused})" if refused else ""
     return Chosen(name=best.name, why=f"the fastest variant that is accurate enough on the validation {samples}{tail}")
 
 
@@ -84,28 +83,57 @@ def _choose_unmeasured(
     last = candidates[-1]
     reason = _inaccurate(last, baseline, budget, samples)
     if reason:
-        return Chosen(name=baseline.name, why=f"the baseline stays: {last.name} {reason}")
+        return Chosen(name=baseline.name, why=f"the baseline stays: {last.name} {reason.says}")
     return Chosen(
         name=last.name,
         why=f"it went through every stage; its speed on {profile.board} is not measured, build it there to know",
     )
 
 
-def _inaccurate(candidate: Variant, baseline: Variant, budget: Budget, samples: str) -> str | None:
+class _Reason(NamedTuple):
+    """Why a variant is refused, in words that follow its name. all, amount: the same for several, and of this one."""
+
+    says: str
+    all: str | None = None
+    amount: str = ""
+
+
+def _listed(reasons: Mapping[str, _Reason]) -> list[str]:
+    """Every variant with its reason; where several share it, that is said once."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        alike.setdefault(reason.all or name, []).append(name)
+    return [
+        f"{shared}: {', '.join(f'{name} {reasons[name].amount}' for name in names)}"
+        if len(names) > 1
+        else f"{names[0]} {reasons[names[0]].says}"
+        for shared, names in alike.items()
+    ]
+
+
+def _inaccurate(candidate: Variant, baseline: Variant, budget: Budget, samples: str) -> _Reason | None:
     if candidate.val_accuracy is None or baseline.val_accuracy is None:
         return None
     if budget.accuracy is not None and candidate.val_accuracy < budget.accuracy:
-        return f"has {candidate.val_accuracy:.2f} % on the validation {samples}, below {budget.accuracy:g} %"
+        return _Reason(
+            says=f"has {candidate.val_accuracy:.2f} % on the validation {samples}, below {budget.accuracy:g} %",
+            all=f"these have less than {budget.accuracy:g} % on the validation {samples}",
+            amount=f"{candidate.val_accuracy:.2f}",
+        )
     drop = baseline.val_accuracy - candidate.val_accuracy
     if budget.accuracy_drop is not None and drop > budget.accuracy_drop:
-        return f"loses {drop:.2f} points on the validation {samples}, more than {budget.accuracy_drop:g}"
+        return _Reason(
+            says=f"loses {drop:.2f} points on the validation {samples}, more than {budget.accuracy_drop:g}",
+            all=f"these lose more points on the validation {samples} than {budget.accuracy_drop:g}",
+            amount=f"{drop:.2f}",
+        )
     return None
 
 
-def _not_faster(candidate: Variant, variants: Sequence[Variant], ratios: Ratios) -> str | None:
+def _not_faster(candidate: Variant, variants: Sequence[Variant], ratios: Ratios) -> _Reason | None:
     """The never-slower guard: against the baseline and, for INT8, against every float version of the model."""
     if candidate.latency_ms is None:
-        return "was not measured: " + ("; ".join(candidate.warnings) or "no figure came back")
+        return _Reason("was not measured: " + ("; ".join(candidate.warnings) or "no figure came back"))
     rivals = [variants[0], *(_float_twins(candidate, variants) if candidate.precision == "int8" else ())]
     found = {rival.name: ratios.get(rival.name, {}).get(candidate.name) for rival in rivals}
     slower = {name: ratio for name, ratio in found.items() if ratio is not None and ratio[1] <= 1.0}
@@ -114,16 +142,18 @@ def _not_faster(candidate: Variant, variants: Sequence[Variant], ratios: Ratios)
     name = min(slower, key=lambda rival: slower[rival][0])
     value, low, high = slower[name]
     because = f" because {', and '.join(candidate.causes[:CAUSES])}" if candidate.causes else ""
-    return f"is not surely faster than {name} ({value:.2f} times as fast, interval {low:.2f} to {high:.2f}){because}"
+    return _Reason(
+        f"is not surely faster than {name} ({value:.2f} times as fast, interval {low:.2f} to {high:.2f}){because}"
+    )
 
 
-def _slow_elsewhere(candidate: Variant, variants: Sequence[Variant], elsewhere: Mapping[str, Ratios]) -> str | None:
+def _slow_elsewhere(candidate: Variant, variants: Sequence[Variant], elsewhere: Mapping[str, Ratios]) -> _Reason | None:
     for board, ratios in elsewhere.items():
         if candidate.name not in ratios.get(variants[0].name, {}):
-            return f"was not timed on {board}"
+            return _Reason(f"was not timed on {board}")
         reason = _not_faster(candidate, variants, ratios)
         if reason:
-            return f"{reason} on {board}"
+            return _Reason(f"{reason.says} on {board}")
     return None
 
 
@@ -270,7 +300,7 @@ def _doubtful(doubt: str, chosen: Variant, limits: Mapping[str, Limit]) -> Verdi
 def _speed_words(chosen: Variant, baseline: Variant, profile: Profile) -> str:
     smaller = _smaller_words(baseline.size_bytes / chosen.size_bytes)
     if chosen.name == baseline.name:
-        return "nothing that was tried is faster and accurate enough, so the baseline stays"
+        return "Nothing that was tried is faster and accurate enough, so the baseline stays"
     if profile.where == "stand-in":
         ready = f"{chosen.name} is ready for {profile.board}, {smaller}"
         return f"{ready}; its speed there is not measured"

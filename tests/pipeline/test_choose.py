@@ -69,6 +69,23 @@ def test_an_inaccurate_variant_is_refused_and_the_reason_said() -> None:
     assert "int8 loses 5.00 points on the validation images" in why
 
 
+def test_a_reason_that_several_variants_share_is_said_once() -> None:
+    bad = [
+        variant("pruned", 0.6, accuracy=86.5),
+        variant("pruned-bf16", 0.5, accuracy=86.0),
+        variant("int8", 0.3, accuracy=80),
+    ]
+    _, why = chosen(variant("baseline", 1.0), variant("bf16", 1.1), *bad)
+    assert why == (
+        "the baseline stays: bf16 is not surely faster than baseline (0.91 times as fast, interval 0.89 to 0.93); these lose "
+        "more points on the validation images than 1: pruned 3.50, pruned-bf16 4.00, int8 10.00"
+    )
+    _, why = chosen(variant("baseline", 1.0), *bad[:2], budget=Budget(accuracy=88))
+    assert (
+        why == "the baseline stays: these have less than 88 % on the validation images: pruned 86.50, pruned-bf16 86.00"
+    )
+
+
 def test_the_reported_test_images_choose_nothing() -> None:
     lucky = variant("int8", 0.3, accuracy=95.0, val=80.0)
     assert chosen(variant("baseline", 1.0), lucky)[0] == "baseline"
