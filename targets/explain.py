@@ -76,9 +76,11 @@ def _float_fallbacks(times: LayerTimes, twin: LayerTimes | None) -> list[tuple[f
 def _conversions(times: LayerTimes, runtime: str) -> list[tuple[float, str]]:
     found = sorted((layer for layer in times.layers if layer.role == "conversion" and layer.ms > 0), key=_cost)
     share = times.conversion_share
-    if not found or share < WORTH_SAYING:
-        return []
     left = [layer for layer in found if layer.kind in ("QuantizeLinear", "DequantizeLinear")]
+    in_float = times.weighted(precision="float")
+    unfused = runtime == "onnxruntime" and in_float and len(left) >= len(in_float)  # why these run in float
+    if not found or (share < WORTH_SAYING and not unfused):
+        return []
     text = f"{_percent(share)} of the time goes into {len(found)} conversions between precisions and layouts"
     if left and runtime == "onnxruntime":
         text += (

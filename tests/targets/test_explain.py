@@ -55,6 +55,13 @@ def test_nodes_that_onnx_runtime_could_not_fuse_are_called_by_their_name() -> No
     assert not any("could not fuse" in text for text in said(found, runtime="openvino"))
 
 
+def test_nodes_that_leave_layers_in_float_are_told_however_little_time_they_take() -> None:
+    found = times(layer("a", 100.0, precision="fp32"), layer("q", 1.0, role="conversion", kind="QuantizeLinear"))
+    assert any("could not fuse" in text for text in said(found, runtime="onnxruntime"))
+    fused = times(layer("a", 100.0), layer("q", 1.0, role="conversion", kind="QuantizeLinear"))
+    assert said(fused, runtime="onnxruntime") == []
+
+
 def test_a_conversion_that_costs_next_to_nothing_is_no_cause() -> None:
     assert said(times(layer("a", 100.0), layer("r", 1.0, role="conversion", kind="Reorder"))) == []
 
