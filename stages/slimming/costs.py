@@ -124,7 +124,15 @@ class Corrected:
     factor: float = 1.0
 
     def value(self, widths: Widths) -> float:
-        return self.start * (1 - self.factor * (1 - self.cost.value(widths)))
+        return self.corrected(self.cost.value(widths))
+
+    def corrected(self, uncorrected: float) -> float:
+        """What the other cost's value is taken for."""
+        return self.start * (1 - self.factor * (1 - uncorrected))
+
+    def uncorrected(self, corrected: float) -> float:
+        """The other way round."""
+        return 1 - (1 - corrected / self.start) / self.factor
 
     def change(self, widths: Widths, then: Widths) -> float:
         return self.start * self.factor * self.cost.change(widths, then)

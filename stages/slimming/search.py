@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from .goals import RESOURCES, Reach, Resource, reach
 SLACK = 0.01  # below the limit, as a share of it: the final measurement is another one and differs by so much
 TOO_FAR_BELOW = 0.04  # a trial that lies further below gives accuracy away, and the next one asks for less
 FIRST_INTERVAL = 0.01  # half of it, as a share, before there is a trial that shows it
+NARROW = 0.002  # of the unpruned cost: what is asked is not told apart more finely
 LEAST_FACTOR, MOST_FACTOR = 0.2, 3.0  # of a correction: what lies outside is a disturbance
 
 
@@ -110,16 +111,17 @@ def search(
 ) -> Outcome:
     """Trials until one meets every goal and none by more than a few per cent, or nothing more can be tried.
 
-    costs: by resource, with what it takes unpruned as `start`. goals: limits by name. whole: the unpruned network.
+    Each trial corrects the costs for the next; once one has met the goals and another has missed them, what is asked
+    for stays between the two. costs: by resource, with what it takes unpruned as `start`. goals: limits by name. whole:
+    the unpruned network.
     """
-    now = dict(costs)
+    now, asked = dict(costs), Asked()
     aims = {one.goal: one.limit * (1 - SLACK - FIRST_INTERVAL) for one in reach(goals, whole, whole)}
     trials: list[Trial] = []
     found = Allocation(widths={}, meets=False, path=())
     exhausted = False
     while len(trials) < most_trials:
-        limits = [Limit(cost=now[RESOURCES[goal]], share=share) for goal, share in aims.items()]
-        found = allocate(groups, importance, limits)
+        at, found, limits = _proposed(groups, importance, now, aims, asked, trials)
         exhausted = not found.meets
         if any(trial.widths == found.widths for trial in trials):
             break  # the costs have nothing new to say
@@ -136,10 +138,71 @@ def search(
         trials.append(trial)
         if trial.is_met and trial.furthest >= -TOO_FAR_BELOW:
             break
+        asked = asked.after(at, is_met=trial.is_met)
         now, aims = _corrected(now, trial), _aims(trial)
     met = [trial for trial in trials if trial.is_met]
     chosen = max(met, key=lambda one: one.importance_kept) if met else min(trials, key=lambda one: one.furthest)
     return Outcome(chosen=chosen, trials=tuple(trials), exhausted=exhausted, front=found.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked of the costs as they are without corrections, by resource. met: the most that led to a network
+    which meets the goals; missed: the least that led to one which does not."""
+
+    met: Mapping[Resource, float] | None = None
+    missed: Mapping[Resource, float] | None = None
+
+    def middle(self) -> dict[Resource, float] | None:
+        """Between the two; None: one of them is not known, or they are as good as equal."""
+        if self.met is None or self.missed is None:
+            return None
+        if all(self.missed[one] - low < NARROW for one, low in self.met.items()):
+            return None
+        return {one: (low + self.missed[one]) / 2 for one, low in self.met.items()}
+
+    def holds(self, at: Mapping[Resource, float]) -> bool:
+        """Whether it lies between the two, as far as they are known."""
+        above = self.met is None or all(value > self.met[one] for one, value in at.items())
+        return above and (self.missed is None or all(value < self.missed[one] for one, value in at.items()))
+
+    def after(self, at: Mapping[Resource, float], *, is_met: bool) -> Asked:
+        """What is known once this was asked. Where it contradicts what was known, the newer counts."""
+        if is_met:
+            return Asked(met=at, missed=self.missed if replace(self, met=at).is_possible else None)
+        return Asked(met=self.met if replace(self, missed=at).is_possible else None, missed=at)
+
+    @property
+    def is_possible(self) -> bool:
+        return self.met is None or self.missed is None or all(low < self.missed[one] for one, low in self.met.items())
+
+
+def _proposed(
+    groups: Mapping[str, Group],
+    importance: Importance,
+    costs: Mapping[Resource, Corrected],
+    aims: Mapping[str, float],
+    asked: Asked,
+    trials: Sequence[Trial],
+) -> tuple[dict[Resource, float], Allocation, list[Limit]]:
+    """What is asked, the widths for it, and the limits that led to them: other widths than those of the trials."""
+    at: dict[Resource, float] = {}
+    for goal, share in aims.items():
+        raw = costs[RESOURCES[goal]].uncorrected(share)
+        at[RESOURCES[goal]] = min(raw, at.get(RESOURCES[goal], raw))
+    if not asked.holds(at):
+        at = asked.middle() or at
+    while True:
+        limits = [Limit(cost=costs[one], share=costs[one].corrected(raw)) for one, raw in at.items()]
+        found = allocate(groups, importance, limits)
+        known = next((trial for trial in trials if trial.widths == found.widths), None)
+        if known is None:
+            return at, found, limits
+        asked = asked.after(at, is_met=known.is_met)
+        middle = asked.middle()
+        if middle is None:
+            return at, found, limits
+        at = middle
 
 
 def _corrected(costs: Mapping[Resource, Corrected], trial: Trial) -> dict[Resource, Corrected]:

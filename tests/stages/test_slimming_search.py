@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,28 @@ def test_what_the_tables_get_wrong_is_corrected_by_what_is_measured(tmp_path: Pa
     assert last.is_met
     assert last.furthest > -0.04
     assert abs(last.predicted / last.seen.share - 1) < 0.01 < abs(first.predicted / first.seen.share - 1)
+
+
+@pytest.mark.parametrize("law", [lambda saved: saved**3, lambda saved: 0.9 * saved + (0.35 if saved > 0.3 else 0.0)])
+def test_between_a_trial_that_missed_and_one_that_went_too_far_there_are_others(law: Callable[[float], float]) -> None:
+    """A device that saves little at first and much later, and one that saves a lot at one width."""
+    width = 64
+    group = Group(name="a", width=width, widths=tuple(range(width - 1, 7, -1)), edges=(), kind="a")
+    layer = Layer(name="other", macs=1, parameters=1, into=(), out=())
+    table = Tabled(layers=(layer,), full={"a": width}, saves={"a": lambda left: 1 - left / width}, together=1.0)
+
+    def seen(widths: dict[str, int], *, told: str = "") -> Seen:
+        share = 1 - law(1 - widths["a"] / width)
+        return Seen(share=share, low=share, high=share, ms=share, most_ms=share, baseline_ms=1.0, size_bytes=1)
+
+    found = search(
+        {"a": group}, Importance(scores={"a": np.arange(width, dtype=np.float64)}), {"time": Corrected(cost=table)},
+        {"speedup": 1.4}, measure=seen, whole=seen({"a": width}), journal=Journal(path=None),
+    )  # fmt: skip
+    wider = {"a": found.chosen.widths["a"] + 1}
+    assert found.chosen.is_met
+    assert found.chosen.furthest > -0.04 or seen(wider).share > 1 / 1.4, "nothing between met and missed is left"
+    assert len({trial.widths["a"] for trial in found.trials}) == len(found.trials), "nothing is measured twice"
 
 
 def test_a_budget_that_is_out_of_reach_ends_with_the_best_and_says_what_to_relax(
