@@ -170,9 +170,8 @@ def _generator_player(
 ) -> Player:
     """It plays before the student, and looks at it and at a teacher that lets gradients through."""
     teachers: Mapping[str, Teacher] = {"teacher": Through(teacher)}
-    objective = wire_priors(
-        order.losses(is_alone=False), learner=student, teachers=teachers, probe=samples.probe(), seed=order.seed
-    )
+    losses = order.losses(teacher, is_alone=False)
+    objective = wire_priors(losses, learner=student, teachers=teachers, probe=samples.probe(), seed=order.seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=order.method.lr, betas=order.method.betas)
     return Player(
         name="generator",

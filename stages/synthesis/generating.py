@@ -35,7 +35,7 @@ class ByGenerator:
         self._networks = [teacher] if student is None else [teacher, student]
         self.begin_anew()
         self.objective = wire_priors(
-            order.losses(is_alone=student is None),
+            order.losses(teacher, is_alone=student is None),
             learner=teacher if student is None else student,
             teachers={TEACHER: self._teacher},
             probe=self._probe(),

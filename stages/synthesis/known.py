@@ -37,8 +37,13 @@ class Known:
 
     @property
     def has_norms(self) -> bool:
-        """Batch norms that kept statistics of the data."""
-        return any(isinstance(part, NORMS) and part.running_mean is not None for part in self.network.modules())
+        """See the function."""
+        return has_norms(self.network)
+
+
+def has_norms(network: nn.Module) -> bool:
+    """Batch norms that kept statistics of the data."""
+    return any(isinstance(part, NORMS) and part.running_mean is not None for part in network.modules())
 
 
 def preprocessing_of(settings: DataSettings, judges: Data | None) -> Preprocessing:

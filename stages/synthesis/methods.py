@@ -18,7 +18,8 @@ class Method:
 
     play: turns: a generator and the student take turns, on images that nobody keeps; pool: before every epoch a batch
     is made and joins those that are kept; pixels: the same, without a generator; noise: nothing is learned. priors:
-    what the images are made by. against: what is added while a student learns from them; a negative weight seeks what
+    what the images are made by. with_norms: and where the teacher has batch norms. against: what is added while a
+    student learns from them; a negative weight seeks what
     it drives the student away from. imitate: the student's losses in place of ce and kd. alone: the method that makes
     the images before there is a student, for one that can do nothing without. steps: of the generator for a batch.
     learns: steps of the student in a round. reuse: all of them on the images of the generator's turn. latent_lr: of the
@@ -36,6 +37,7 @@ class Method:
     says: str
     play: Play
     priors: Mapping[str, Loss] = field(default_factory=dict)
+    with_norms: Mapping[str, Loss] = field(default_factory=dict)
     against: Mapping[str, Loss] = field(default_factory=dict)
     imitate: Mapping[str, Loss] = field(default_factory=dict)
     alone: str | None = None
@@ -96,6 +98,13 @@ METHODS: dict[str, Method] = {
             name="zskt", paper="Micaelli and Storkey, 2019 (arXiv:1905.09768)",
             says="the same by divergence, and the student learns ten times from each batch",
             spreads=True, play="turns", against={DISAGREE: _loss(-1, kind="kl")}, alone="dafl", learns=10, reuse=True,
+        ),
+        Method(
+            name="dfq", paper="Choi et al., 2020 (arXiv:2005.04136)",
+            says="images on which student and teacher disagree and of which the teacher is sure, of all classes alike",
+            spreads=True, play="turns", priors={"onehot": _loss(1), "balance": _loss(5)},
+            with_norms={"bnstats": _loss(1)}, against={DISAGREE: _loss(-1, kind="kl")}, alone="dafl",
+            learns=2, reuse=True,  # ten steps of the student on each batch taught less on MNIST
         ),
         Method(
             name="deepinversion", paper="Yin et al., 2020 (arXiv:1912.08795)",

@@ -41,7 +41,7 @@ class ByPixels:
         with held(*self._networks):
             self._through = Through(teacher)
             self.objective = wire_priors(
-                order.losses(is_alone=student is None),
+                order.losses(teacher, is_alone=student is None),
                 learner=teacher if student is None else student,
                 teachers={TEACHER: self._through},
                 probe=Batch(x=self.noise(PROBE, torch.Generator().manual_seed(order.seed)), y=self._wanted(PROBE)),

@@ -14,6 +14,7 @@ from ..contract import Preprocessing
 from ..distill.samples import CHANNELS_LAST
 from ..distill.settings import Loss
 from .generators import Generator, width_for
+from .known import has_norms
 from .methods import Method
 from .settings import Synthesis
 from .spread import Spread
@@ -111,9 +112,10 @@ class Order:
             images = augment(images, self.augmentation, dice)
         return self.preprocessing.normalize(images).contiguous(memory_format=CHANNELS_LAST)
 
-    def losses(self, *, is_alone: bool) -> Mapping[str, Loss]:
+    def losses(self, teacher: nn.Module, *, is_alone: bool) -> Mapping[str, Loss]:
         """What the images are made by. is_alone: there is no student yet."""
-        return self.method.priors if is_alone else {**self.method.priors, **self.method.against}
+        made_by = {**self.method.priors, **(self.method.with_norms if has_norms(teacher) else {})}
+        return made_by if is_alone else {**made_by, **self.method.against}
 
 
 def mixed(seed: int, *numbers: int) -> int:

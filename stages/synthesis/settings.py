@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
 Name = Literal[
-    "auto", "dafl", "dfad", "zskt", "deepinversion", "cmi", "fastdfkd", "nayer", "gdfq", "zeroq", "noise"
+    "auto", "dafl", "dfad", "zskt", "dfq", "deepinversion", "cmi", "fastdfkd", "nayer", "gdfq", "zeroq", "noise"
 ]  # fmt: skip
 Kind = Literal["generated", "optimised", "noise", "images", "cached"]
 KINDS: tuple[Kind, ...] = ("generated", "optimised", "noise", "images", "cached")

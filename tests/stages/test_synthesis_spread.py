@@ -41,4 +41,4 @@ def test_what_a_new_generator_makes_has_the_mean_of_the_data_where_a_sigmoid_mak
 
 
 def test_the_methods_whose_authors_end_in_a_batch_norm_spread_their_images() -> None:
-    assert {name for name, method in METHODS.items() if method.spreads} == {"dafl", "dfad", "zskt", "gdfq"}
+    assert {name for name, method in METHODS.items() if method.spreads} == {"dafl", "dfad", "zskt", "dfq", "gdfq"}

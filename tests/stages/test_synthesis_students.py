@@ -89,7 +89,7 @@ def test_every_method_makes_images_and_a_student_learns_from_them(method: str, t
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("method", ["dafl", "dfad", "zskt", "gdfq"])
+@pytest.mark.parametrize("method", ["dafl", "dfad", "zskt", "dfq", "gdfq"])
 def test_in_its_turn_a_generator_learns_through_student_and_teacher_and_they_do_not(
     method: str, tmp_path: Path
 ) -> None:
@@ -103,6 +103,17 @@ def test_in_its_turn_a_generator_learns_through_student_and_teacher_and_they_do_
     assert all(one.grad is not None for one in generator.module.parameters())
     assert any(bool(one.grad.abs().sum() > 0) for one in generator.module.parameters() if one.grad is not None)
     assert all(one.grad is None for one in (*student.parameters(), *copied.parameters()))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_batch_norms_of_a_teacher_have_a_say_where_it_has_some(tmp_path: Path) -> None:
+    names = {}
+    for norms in (True, False):
+        generator = made("dfq", tmp_path / str(norms), norms=norms)[0].generator
+        assert generator is not None
+        names[norms] = {part.name for part in generator.objective.parts}
+    assert names[False] == {"onehot", "balance", "disagreement"}
+    assert names[True] == names[False] | {"bnstats"}
 
 
 @pytest.mark.usefixtures("hurried")
