@@ -41,6 +41,7 @@ REAL = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=
 EPOCHS, ROUNDS, BATCH = 18, 100, 256
 JUDGES = 6000  # training images, where settings are chosen by them
 DEFAULT, CONTROL = "dfad", "noise"
+OFTEN = {"dfq": 48}  # epochs where a round has fewer steps of the student
 IMITATE: Mapping[str, Loss] = {"logits": Loss(weight=1.0, options={"distance": "l1"})}
 PAPERS = {
     "dafl": "98.20 (98.1 by others)", "dfad": "98.3 ± 0.2", "noise": "88.01, 74.7", "labels": "98.65",
@@ -53,7 +54,7 @@ class Bench:
     """The pair and its images, real ones; the latter only for the controls and for the end."""
 
     place: Room
-    epochs: int
+    epochs: int | None
     teaching: Lesson
     quick: bool
     augment: tuple[str, ...] = ()
@@ -82,9 +83,11 @@ class Bench:
             teacher=teacher, fingerprint=fingerprint(teacher), seed=seed,
             cache=self.place.folder / f"made-{method}-{seed}",
         )  # fmt: skip
-        epochs = self.epochs * (METHODS[DEFAULT].learns if method == CONTROL else 1)
+        epochs = self.epochs or (1 if self.quick else OFTEN.get(method, EPOCHS))
         lesson = Lesson(
-            epochs=epochs, lr=2e-3, batch_size=BATCH, optimizer="adamw", weight_decay=0.0, loss=IMITATE
+            epochs=epochs * (METHODS[DEFAULT].learns if method == CONTROL else 1),
+            lr=2e-3, batch_size=BATCH, optimizer="adamw", weight_decay=0.0, ce=0.0, kd=1.0,
+            loss=None if method in OFTEN else IMITATE,
         )  # fmt: skip
         place = replace(self.place, data=data)
         net = place.train(method, lenet5_half, lesson, seed=seed, teacher=teacher)
@@ -102,7 +105,7 @@ class Bench:
 
 
 def runs(bench: Bench) -> dict[str, Callable[[int], dict[str, float]]]:
-    made = (DEFAULT, "dafl", "zskt", CONTROL)
+    made = (DEFAULT, "dfq", "dafl", "zskt", CONTROL)
     return {
         "teacher": bench.of_teacher,
         **{method: partial(bench.without_data, method=method) for method in made},
@@ -118,12 +121,12 @@ def main() -> None:
         bench = Bench(
             place=judged_by_training(place) if options.judge == "train" else place,
             augment=options.augment,
-            epochs=options.epochs or (1 if options.quick else EPOCHS),
+            epochs=options.epochs,
             teaching=replace(TEACHER, epochs=1) if options.quick else TEACHER,
             quick=options.quick,
         )
         results = Results(file=options.json, settings={
-            "images": len(bench.place.data.test), "epochs": bench.epochs, "precision": options.precision,
+            "images": len(bench.place.data.test), "epochs": options.epochs or "usual", "precision": options.precision,
             **({"judge": options.judge} if options.judge != "test" else {}),
             **({"augment": list(options.augment)} if options.augment else {}),
         })  # fmt: skip
@@ -139,7 +142,8 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     made = parser(__doc__, data="mnist:FOLDER")
     made.add_argument("--train", type=int, metavar="N", help="real images for the teacher and the controls")
-    made.add_argument("--epochs", type=int, help=f"of the student without data (default: {EPOCHS} of {ROUNDS} rounds)")
+    made.add_argument("--epochs", type=int, help=f"of {ROUNDS} rounds, of the student without data "
+                      f"(default: {EPOCHS}; {OFTEN})")  # fmt: skip
     made.add_argument("--judge", choices=("test", "train"), default="test", help="images that judge (default: test)")
     made.add_argument("--augment", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,...",
                       help="of made images, as data.augment")  # fmt: skip
