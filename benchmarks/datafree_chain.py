@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from datafree_mnist import MEAN, ROUNDS, STD, TEACHER
+from datafree_mnist import HURRIED, MEAN, ROUNDS, STD, TEACHER
 from datafree_nets import lenet5, lenet5_half
 from deployed import PROFILE, accuracy_there
 from distill_runs import Loud, Room, room
@@ -43,7 +43,6 @@ from edgepress.targets import profiles
 GOAL = 0.5  # points from the student in float to INT8
 SHARE = 0.5  # of the student's multiply-accumulates that is left
 ABSENT = "jetson-orin-nano-super"
-HURRIED = {"rounds": 2, "images": 64, "batch": 16, "restarts": 1}
 METHOD = "dfq"  # of those that were tried the pruned student recovers best by it
 EPOCHS = 48  # of distillation and of recovery, each of two student steps on 256 images, ROUNDS times
 NETWORKS = ("teacher", "student", "pruned", "int8")

@@ -41,6 +41,7 @@ REAL = Lesson(epochs=20, lr=0.05, batch_size=128, optimizer="sgd", weight_decay=
 EPOCHS, ROUNDS, BATCH = 18, 100, 256
 JUDGES = 6000  # training images, where settings are chosen by them
 DEFAULT, CONTROL = "dfad", "noise"
+HURRIED = {"rounds": 2, "images": 64, "batch": 16, "restarts": 1}
 OFTEN = {"dfq": 48}  # epochs where a round has fewer steps of the student
 IMITATE: Mapping[str, Loss] = {"logits": Loss(weight=1.0, options={"distance": "l1"})}
 PAPERS = {
@@ -69,12 +70,10 @@ class Bench:
     def without_data(self, seed: int, *, method: str) -> dict[str, float]:
         """A student of made images."""
         began, teacher = time.perf_counter(), self.teacher()
-        rounds, images = (2, 64) if self.quick else (ROUNDS, 2048)
-        if (
-            method == CONTROL
-        ):  # noise that fills as many rounds, and so many epochs that the student takes as many steps
-            images = round(rounds * BATCH / 0.8)
-        made = Synthesis(method=method, rounds=rounds, images=images)  # type: ignore[arg-type]
+        few = HURRIED if self.quick else {"rounds": ROUNDS, "images": 2048}
+        if method == CONTROL:  # as many rounds of it, and so many epochs that the student takes as many steps
+            few = {**few, "images": round(few["rounds"] * BATCH / 0.8)}
+        made = Synthesis(method=method, **few)  # type: ignore[arg-type]
         data = open_synthetic(
             DataSettings(
                 source="generated", shape=self.place.data.shape, mean=MEAN, std=STD, synthesis=made,
