@@ -47,7 +47,7 @@ SHARE = 0.5  # of the student's multiply-accumulates that is left
 ABSENT = "jetson-orin-nano-super"
 METHOD = "dfq"  # of those that were tried the pruned student recovers best by it
 EXCLUDE = ("features.3",)
-EPOCHS = 48  # of distillation and of recovery, each of two student steps on 256 images, ROUNDS times
+EPOCHS = 48  # of distillation and of recovery, each of ROUNDS rounds, in which dfq has two steps of the student
 NETWORKS = ("teacher", "student", "pruned", "int8")
 
 
