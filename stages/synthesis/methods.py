@@ -19,16 +19,16 @@ class Method:
     play: turns: a generator and the student take turns, on images that nobody keeps; pool: before every epoch a batch
     is made and joins those that are kept; pixels: the same, without a generator; noise: nothing is learned. priors:
     what the images are made by. with_norms: and where the teacher has batch norms. against: what is added while a
-    student learns from them; a negative weight seeks what it drives the student away from. imitate: the student's losses in place of ce and kd. alone: the method that makes
-    the images before there is a student, for one that can do nothing without. steps: of the generator for a batch.
-    learns: steps of the student in a round. reuse: all of them on the images of the generator's turn. latent_lr: of the
-    random numbers behind the images, where they learn too. restart: the generator begins anew after so many batches.
-    meta: each batch is made by a copy, and the generator learns to be a good start (first-order MAML). refresh: its
-    first layer begins anew once, after so many batches. is_conditional: the generator is told the class. renews: the
-    layer that tells it is random, anew for each batch, and its only noise. wants: images of a class that was drawn
-    before. spreads: its images have the mean and the spread of the data. jitter: pixels by which optimised images are
-    moved in each step. warm_up: batches that are thrown away before the first is kept. images: of the pool that is made
-    before the first stage.
+    student learns from them; a negative weight seeks what it drives the student away from. imitate: the student's
+    losses in place of ce and kd. alone: the method that makes the images before there is a student, for one that can do
+    nothing without. steps: of the generator for a batch. learns: steps of the student in a round. reuse: all of them on
+    the images of the generator's turn. latent_lr: of the random numbers behind the images, where they learn too.
+    restart: the generator begins anew after so many batches. meta: each batch is made by a copy, and the generator
+    learns to be a good start (first-order MAML). refresh: its first layer begins anew once, after so many batches.
+    is_conditional: the generator is told the class. renews: the layer that tells it is random, anew for each batch, and
+    its only noise. wants: images of a class that was drawn before. spreads: its images have the mean and the spread of
+    the data. jitter: pixels by which optimised images are moved in each step. warm_up: batches that are thrown away
+    before the first is kept. images: of the pool that is made before the first stage.
     """
 
     name: str
