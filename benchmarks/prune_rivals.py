@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch_pruning as tp
 import yaml
 from torch import nn
 
@@ -33,7 +35,7 @@ from edgepress.stages.tracking import Untracked
 from edgepress.targets import profiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-HALVINGS = 7
+RATIOS = tuple(step / 20 for step in range(1, 19))
 SAME = 1.02  # times the share that edgepress reached: what a rival may take
 METHODS = ("edgepress", "without blocks", "macs", "global", "uniform")
 
@@ -111,37 +113,49 @@ def by_search(place: Place, *, counted: bool = False) -> tuple[nn.Module, float,
     return slim(setup.now, setup.groups_now.found.values(), kept), chosen.seen.share, float(chosen.is_met)
 
 
-def by_ratio(place: Place, most: float, prune_by: Callable[[float], nn.Module]) -> tuple[nn.Module, float, float]:
-    """The least pruned network that is measured to take no more than `most`; met: 0 where there is none."""
-    low, high = 0.0, 0.9
-    best: tuple[nn.Module, float] | None = None
-    smallest: tuple[nn.Module, float] | None = None
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        try:
-            module = prune_by(middle)
-        except Exception as error:  # a rival may break a network in any way, and then has this ratio against it
-            print(f"ratio {middle:.2f}: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
-            low = middle
-            continue
+def by_ratio(
+    place: Place, most: float, prune_by: Callable[[float, int], nn.Module | None]
+) -> tuple[nn.Module, float, float]:
+    """The network that keeps the most multiply-accumulates of those measured to take no more than `most`.
+
+    Of all ratios, with channels in the profile's multiples and freely: where a layer has few of these multiples a higher
+    ratio may take less away, so that ratios cannot be halved. met: 0 where none is fast enough; then the fastest.
+    """
+    candidates: dict[tuple[int, ...], tuple[float, nn.Module]] = {}
+    for multiple in (place.context.profile.channel_multiple, 1):
+        for ratio in RATIOS:
+            try:
+                module = prune_by(ratio, multiple)
+            except Exception as error:  # a rival may break a network in any way, and then has no such ratio
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                print(f"ratio {ratio:.2f}, by {multiple}: {reason}", file=sys.stderr)
+                continue
+            if module is not None:
+                macs, _ = tp.utils.count_ops_and_params(module, place.setup.example)
+                shape = tuple(size for parameter in module.parameters() for size in parameter.shape)
+                candidates[shape] = macs, module
+    fastest: tuple[nn.Module, float] | None = None
+    for _, module in sorted(candidates.values(), key=lambda one: -one[0]):
         share = share_of(place, module)
-        if smallest is None or share < smallest[1]:
-            smallest = module, share
         if share <= most:
-            best, high = (module, share), middle
-        else:
-            low = middle
-    if best is not None:
-        return *best, 1.0
-    assert smallest is not None, "some ratio removes something"
-    return *smallest, 0.0
+            return module, share, 1.0
+        if fastest is None or share < fastest[1]:
+            fastest = module, share
+    assert fastest is not None, "some ratio removes something"
+    return *fastest, 0.0
 
 
-def uniform(place: Place, ratio: float) -> nn.Module:
-    """Every group keeps the same share of its best channels."""
-    setup, loss = place.setup, loss_of(place.context.data.task)
-    small = by_share(place.settings, setup.module, setup.example, place.context, loss, ratio=ratio)
-    return setup.module if small is None else small
+def ranked(place: Place, ratio: float, multiple: int) -> nn.Module:
+    """torch-pruning's global ranking by magnitude."""
+    settings = replace(place.settings, ratio=ratio, importance="magnitude")
+    return remove_channels(place.setup.module, place.setup.example, settings, multiple=multiple)[0]
+
+
+def uniform(place: Place, ratio: float, multiple: int) -> nn.Module | None:
+    """Every group keeps the same share of its best channels, by magnitude."""
+    profile = place.context.profile.model_copy(update={"channel_multiple": multiple})
+    settings, context = replace(place.settings, importance="magnitude"), replace(place.context, profile=profile)
+    return by_share(settings, place.setup.module, place.setup.example, context, loss_of(context.data.task), ratio=ratio)
 
 
 def accuracy(
@@ -153,18 +167,12 @@ def accuracy(
     """
     place = place_for(name, runtime, options, folder, seed=seed, percent=percent)
     data = place.context.data
-    multiple = place.context.profile.channel_multiple
-
-    def ranked(ratio: float) -> nn.Module:
-        settings = replace(place.settings, ratio=ratio)
-        return remove_channels(place.setup.module, place.setup.example, settings, multiple=multiple)[0]
-
     made: Mapping[str, Callable[[], tuple[nn.Module, float, float]]] = {
         "edgepress": lambda: by_search(place),
         "without blocks": lambda: by_search(place_for_channels(place)),
         "macs": lambda: by_search(place, counted=True),
-        "global": lambda: by_ratio(place, most or 0.0, ranked),
-        "uniform": lambda: by_ratio(place, most or 0.0, lambda ratio: uniform(place, ratio)),
+        "global": lambda: by_ratio(place, most or 0.0, functools.partial(ranked, place)),
+        "uniform": lambda: by_ratio(place, most or 0.0, functools.partial(uniform, place)),
     }
     module, share, met = made[method]()
     found = {"share": share, "met": met, "pruned": quality(module, data.test, data)}

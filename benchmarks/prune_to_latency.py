@@ -13,9 +13,9 @@ reach the row says so.
 accuracy: ResNet-20 and ResNet-56 on CIFAR-10, pruned to the same measured share of the float latency by five methods
 and recovered alike (the original as teacher, --epochs): `edgepress` (measured tables, measured harm), `without blocks`
 (the same, channels only), `macs` (the same, with multiply-accumulates in place of the tables), `global`
-(torch-pruning's global ranking) and `uniform` (every layer by the same share). The last two have one ratio, which is
-found by halving until their measured share is the highest that does not exceed what edgepress reached by more than
-2 %.
+(torch-pruning's global ranking) and `uniform` (every layer by the same share). The last two have one ratio: of all
+steps of 0.05, with channels in the profile's multiples and freely, the network that keeps the most multiply-accumulates
+in no more than 1.02 times the share of the float latency that edgepress reached.
 
 tables: how well the tables foretell the time of whole pruned networks (drawn at random), and how well the sum of layers
 that are timed alone does. All timings: one thread, in turn with the baseline, in processes of their own.
