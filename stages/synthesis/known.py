@@ -17,7 +17,6 @@ from ..settings import DataSettings
 if TYPE_CHECKING:
     from ..data import Data
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 SMALLEST = 8  # pixels to a side: a generator doubles its images at least twice
 
 
@@ -42,8 +41,11 @@ class Known:
 
 
 def has_norms(network: nn.Module) -> bool:
-    """Batch norms that kept statistics of the data."""
-    return any(isinstance(part, NORMS) and part.running_mean is not None for part in network.modules())
+    """Batch norms that kept statistics of the data: torch's, frozen and synchronised ones, and those of libraries."""
+    return any(
+        "BatchNorm" in type(part).__name__ and isinstance(getattr(part, "running_mean", None), Tensor)
+        for part in network.modules()
+    )
 
 
 def preprocessing_of(settings: DataSettings, judges: Data | None) -> Preprocessing:

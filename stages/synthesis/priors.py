@@ -67,12 +67,14 @@ def wire_priors(
     probe: a few made images. StageError: a prior needs what these networks do not have.
     """
     from ..distill.wiring import wire
+    from .known import has_norms
 
+    are_there = all(one.module is not None and has_norms(one.module) for one in teachers.values())
     for name, loss in priors.items():
-        if prior_class(name).place == NORMS and loss.taps is None and not all(map(_has_norms, teachers.values())):
+        if prior_class(name).place == NORMS and loss.taps is None and not are_there:
             raise StageError(
-                f"{name} looks at the teacher's batch norms, and it has none. Take the method dafl or dfad: "
-                "they need none"
+                f"{name} looks at the statistics that the teacher's batch norms keep of their data, and there are "
+                "none. Take the method dafl or dfad: they need none"
             )
     return wire(priors, learner=learner, teachers=teachers, probe=probe, seed=seed, made_by=make_prior)
 
@@ -111,7 +113,3 @@ def remember(objective: Objective) -> None:
     for part in objective.parts:
         if isinstance(part.term, Prior):
             part.term.remember()
-
-
-def _has_norms(teacher: Teacher) -> bool:
-    return teacher.module is not None and any("BatchNorm" in type(one).__name__ for one in teacher.module.modules())

@@ -15,6 +15,7 @@ from edgepress.stages.distill.nouns import Batch, Objective, Out, Step
 from edgepress.stages.distill.places import PLACES
 from edgepress.stages.distill.settings import Loss
 from edgepress.stages.distill.taps import outline, resolve
+from edgepress.stages.synthesis.known import has_norms
 from edgepress.stages.synthesis.priors import remember, wire_priors
 from edgepress.stages.synthesis.through import Through
 from edgepress.targets.errors import StageError
@@ -32,6 +33,15 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.conv(x).mean(dim=(2, 3)))
+
+
+class FrozenBatchNorm(nn.Module):
+    """As in detectors: the statistics are buffers, and the class is none of torch's batch norms."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
 
 
 def wired(
@@ -178,7 +188,8 @@ def test_images_that_were_kept_count_in_the_statistics_of_the_next() -> None:
 
 def test_a_teacher_without_batch_norm_is_refused_with_the_methods_that_need_none() -> None:
     with pytest.raises(
-        StageError, match=r"bnstats looks at the teacher's batch norms, and it has none. Take the method dafl or dfad"
+        StageError,
+        match=r"bnstats looks at the statistics .* keep of their data, and there are none. Take the method dafl",
     ):
         wired(Plain())
     with pytest.raises(StageError, match="the loss bnstats: @norms: the teacher has no batch norms: name taps"):
@@ -192,5 +203,21 @@ def test_batch_norms_that_keep_nothing_are_left_out_and_a_teacher_of_only_such_i
     assert [theirs for _, theirs in objective.parts[0].term.pairs] == list(NORMS[1:])
     for name in ("bn1", "bn2"):
         setattr(teacher.block, name, nn.BatchNorm2d(16, track_running_stats=False).eval())
-    with pytest.raises(StageError, match=r"keeps statistics of its data.*dafl or dfad"):
+    with pytest.raises(StageError, match=r"keep of their data, and there are none. Take the method dafl or dfad"):
         wired(teacher)
+    with pytest.raises(StageError, match=r"keeps statistics of its data.*dafl or dfad"):
+        wired(teacher, taps="bn")
+
+
+@pytest.mark.parametrize(
+    ("norm", "is_one"),
+    [
+        (nn.BatchNorm2d(8), True),
+        (nn.SyncBatchNorm(8), True),
+        (FrozenBatchNorm(8), True),
+        (nn.BatchNorm2d(8, track_running_stats=False), False),
+        (nn.GroupNorm(2, 8), False),
+    ],
+)
+def test_what_counts_as_a_batch_norm_that_remembers_its_data(norm: nn.Module, is_one: bool) -> None:
+    assert has_norms(nn.Sequential(nn.Conv2d(3, 8, 1), norm)) is is_one
