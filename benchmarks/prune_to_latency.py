@@ -190,7 +190,7 @@ def compare(found: seeds.Results, title: str, seed: int, folder: Path, options: 
     """A row for each method; those with one ratio come after edgepress, whose measured time is their limit."""
     name, runtime, percent = title.split(", ")
     most: float | None = None
-    for method in METHODS:
+    for method in options.methods.split(","):
         do = functools.partial(
             accuracy, method, name, runtime, options, folder, seed=seed, percent=int(percent), most=most
         )  # fmt: skip
@@ -206,11 +206,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing for each final measurement (default: 6)")
     parser.add_argument("--data", metavar="SOURCE", help="CIFAR-10 as a folder of images, for the accuracies")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="with resnetNN-cifar10jpeg.safetensors")
+    parser.add_argument("--methods", default=",".join(METHODS), help=f"default: {','.join(METHODS)}")
     parser.add_argument("--epochs", type=int, default=4, help="of recovery (default: 4)")
     parser.add_argument("--images", type=int, default=50000, help="of CIFAR-10, at most")
     options = parser.parse_args()
     if options.part == "accuracy" and not (options.data and options.weights):
         sys.exit("accuracy needs --data and --weights")
+    if (methods := options.methods.split(","))[0] != METHODS[0] or not set(methods) <= set(METHODS):
+        sys.exit(f"--methods takes some of {', '.join(METHODS)}; the first must be among them, as it sets the time")
     nets = networks()
     small = [name for name in nets if name in ("resnet20", "resnet56")]
     names = seeds.wanted(options, small if options.part == "accuracy" else list(nets))
