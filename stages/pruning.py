@@ -164,7 +164,7 @@ def _prune_(
         ignored += _coupled(module, example, ignored)
     importance = _importance(module, settings.importance, batches, loss)
     with followed():
-        pruner = tp.pruner.BasePruner(
+        pruner = _never_emptied(tp.pruner.BasePruner)(
             module,
             example,
             importance=importance,
@@ -177,6 +177,22 @@ def _prune_(
         )
         pruner.step()
     module.zero_grad(set_to_none=True)
+
+
+def _never_emptied(pruner: type[Any]) -> type[Any]:
+    """torch-pruning's pruner, where the best channels of a layer stay however badly they rank.
+
+    It (1.6) leaves a layer whole of which no channel, or none of the multiples, would stay, so that a higher ratio took
+    less away: of ResNet-20, in multiples of eight, 0.6 left 44 % of the work and 0.8 left 63 %.
+    """
+
+    class NeverEmptied(pruner):  # type: ignore[misc]
+        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+            fewest = max(1, int((1 - MOST_OF_A_LAYER) * current_channels) // round_to) * round_to
+            kept = max(fewest, (current_channels - n_pruned) // round_to * round_to)
+            return max(0, current_channels - kept)
+
+    return NeverEmptied
 
 
 def _ratio(settings: Prune) -> float:

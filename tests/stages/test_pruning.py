@@ -66,6 +66,18 @@ def test_widths_are_multiples_of_what_the_hardware_likes(multiple: int, ratio: f
     assert sum(widths) < 3 * 32
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_a_higher_ratio_never_takes_less_away(multiple: int) -> None:
+    """One layer ranks so low that all of it would go; its best channels stay instead of all."""
+    module = net(width=32)
+    with torch.no_grad():
+        module.block.conv1.weight[8:] *= 0.01
+        module.block.bn1.weight[8:] *= 0.01
+    macs = [count_macs(removed(module, ratio=ratio, multiple=multiple), EXAMPLE) for ratio in (0.3, 0.5, 0.7, 0.8, 0.9)]
+    assert macs == sorted(macs, reverse=True)
+    assert macs[-1] < 0.25 * count_macs(module, EXAMPLE)
+
+
 def test_the_number_of_classes_survives_any_ratio() -> None:
     assert answer(removed(net(width=32), ratio=0.75)).shape == (4, 4)
 
