@@ -91,7 +91,7 @@ def make_against(student: nn.Module, lesson: Lesson, context: Context, *, staff:
     """
     teacher = _teacher(lesson, staff)
     order = order_for(context.data, seed=context.seed, device=crew.device)
-    updates = math.ceil(lesson.epochs * order.settings.rounds * order.steps / lesson.accumulate)
+    updates = math.ceil(lesson.epochs * order.rounds * order.steps / lesson.accumulate)
     if order.method.play == "turns":
         return _in_turns(student, order, staff=staff, teacher=teacher, crew=crew, updates=updates, note=context.note)
     if crew.count > 1:
@@ -158,8 +158,8 @@ def _in_turns(
     samples.played_by(player)
     if samples.reuses and learns > 1:
         staff = replace(staff, hired={name: Once(one) for name, one in staff.hired.items()})
-    batches = order.settings.rounds * learns
-    images = order.batch * (order.settings.rounds if samples.reuses else batches)
+    batches = order.rounds * learns
+    images = order.batch * (order.rounds if samples.reuses else batches)
     return Made(
         samples=samples, staff=staff, batches=batches, images=images, learns=learns, generator=player, teacher=teacher
     )
@@ -232,7 +232,7 @@ def _from_pool(
         note=context.note,
         second=second_of(needs_of(lesson.losses()), data.train, order.augmentation),
     )
-    rounds = order.settings.rounds
+    rounds = order.rounds
     return Made(
         samples=samples, staff=staff, batches=rounds, images=rounds * lesson.batch_size, learns=1, generator=None,
         teacher=teacher,

@@ -72,6 +72,11 @@ class Order:
         return self.settings.steps or self.method.steps
 
     @property
+    def rounds(self) -> int:
+        """Of an epoch, while a student learns."""
+        return self.settings.rounds or self.method.rounds
+
+    @property
     def latent(self) -> int:
         """Random numbers behind an image."""
         return self.settings.latent or self.method.latent

@@ -74,7 +74,7 @@ def wire_priors(
         if prior_class(name).place == NORMS and loss.taps is None and not are_there:
             raise StageError(
                 f"{name} looks at the statistics that the teacher's batch norms keep of their data, and there are "
-                "none. Take the method dafl or dfad: they need none"
+                "none. Take the method dafl or dfq: they need none"
             )
     return wire(priors, learner=learner, teachers=teachers, probe=probe, seed=seed, made_by=make_prior)
 

@@ -40,7 +40,7 @@ class Synthesis:
     width: Annotated[int, Field(ge=1, le=1024)] | None = None
     latent: Annotated[int, Field(ge=1, le=4096)] | None = None
     batch: Annotated[int, Field(ge=2)] | None = None
-    rounds: Annotated[int, Field(ge=1)] = 60
+    rounds: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     restarts: Annotated[int, Field(ge=1, le=16)] = 2
     reuse: bool | None = None

@@ -57,7 +57,7 @@ class Generated:
             self._begin_anew_if_collapsed(epoch)
         self._dice = torch.Generator().manual_seed(mixed(self.order.seed, epoch, self.crew.rank))
         self._turn, self._batch = epoch * TURNS, None
-        return self.order.settings.rounds
+        return self.order.rounds
 
     def next(self, player: Player) -> Batch:
         if player is self._player:
@@ -210,7 +210,7 @@ class Pooled(Loaded):
         return self.maker.make(epoch=float(epoch))
 
     def _open(self, epoch: int) -> tuple[int, Iterator[tuple[Tensor, Tensor, Tensor]]]:
-        rounds, count = self.order.settings.rounds, len(self.split)
+        rounds, count = self.order.rounds, len(self.split)
         dice = torch.Generator().manual_seed(mixed(self.seed, epoch))
         turns = math.ceil(rounds * self.batch_size / count)
         shuffled = torch.cat([torch.randperm(count, generator=dice) for _ in range(turns)])

@@ -52,7 +52,7 @@ class BatchNormStatistics(Prior):
         self.pairs = tuple(pair for pair in self.pairs if _kept(probe, pair[1]) is not None)
         if not self.pairs:
             raise StageError(
-                "none of the teacher's batch norms keeps statistics of its data. Take the method dafl or dfad: "
+                "none of the teacher's batch norms keeps statistics of its data. Take the method dafl or dfq: "
                 "they need none"
             )
         self.register_buffer("has_kept", torch.tensor(False))

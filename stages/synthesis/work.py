@@ -51,14 +51,15 @@ def work_of(
     if not method.grows:
         return Work(pool=pool, epoch=int(0.8 * images) * seen)
     made = _batch(method, settings, shape=shape, seen_macs=teacher_macs + student_macs, teacher_macs=teacher_macs)
+    rounds = settings.rounds or method.rounds
     if method.play != "turns":
-        return Work(pool=pool, epoch=made + settings.rounds * batch_size * seen)
+        return Work(pool=pool, epoch=made + rounds * batch_size * seen)
     batch = settings.batch or method.batch
     reuse = method.reuse if settings.reuse is None else settings.reuse
     drawn = 0 if reuse else _generator_macs(settings, method, shape=shape, teacher_macs=teacher_macs)
     looked = teacher_macs if not reuse else teacher_macs // method.learns
     turn = batch * method.learns * (drawn + looked + LEARNING * student_macs)
-    return Work(pool=pool, epoch=settings.rounds * (made + turn))
+    return Work(pool=pool, epoch=rounds * (made + turn))
 
 
 def tries_of(method: Method, settings: Synthesis, *, epochs: int) -> tuple[int, int]:
@@ -72,7 +73,7 @@ def updates_of(method: Method, settings: Synthesis, *, images: int, batch_size: 
     """Steps that a student takes in an epoch. images: that there are to learn from before it begins."""
     if not method.grows:
         return -(-images // batch_size)
-    return settings.rounds * (method.learns if method.play == "turns" else 1)
+    return (settings.rounds or method.rounds) * (method.learns if method.play == "turns" else 1)
 
 
 def too_few(images: int, *, classes: int) -> str | None:

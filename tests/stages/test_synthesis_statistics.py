@@ -203,9 +203,9 @@ def test_batch_norms_that_keep_nothing_are_left_out_and_a_teacher_of_only_such_i
     assert [theirs for _, theirs in objective.parts[0].term.pairs] == list(NORMS[1:])
     for name in ("bn1", "bn2"):
         setattr(teacher.block, name, nn.BatchNorm2d(16, track_running_stats=False).eval())
-    with pytest.raises(StageError, match=r"keep of their data, and there are none. Take the method dafl or dfad"):
+    with pytest.raises(StageError, match=r"keep of their data, and there are none. Take the method dafl or dfq"):
         wired(teacher)
-    with pytest.raises(StageError, match=r"keeps statistics of its data.*dafl or dfad"):
+    with pytest.raises(StageError, match=r"keeps statistics of its data.*dafl or dfq"):
         wired(teacher, taps="bn")
 
 
