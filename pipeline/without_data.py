@@ -18,19 +18,21 @@ from ..stages.datasets.folders import list_images
 from ..stages.models import unchecked
 from ..stages.progress import Progress, Quiet
 from ..stages.pruning import count_macs
+from ..stages.synthesis.generators import Generator, width_for
 from ..stages.synthesis.known import Known, look, preprocessing_of
 from ..stages.synthesis.manifest import Manifest, maker_of, refuse_another, refuse_empty
 from ..stages.synthesis.methods import METHODS, Method, asked_of, choose
 from ..stages.synthesis.open import open_synthetic
 from ..stages.synthesis.settings import Synthesis, kind_of
-from ..stages.synthesis.work import LEARNING, THROUGH, too_few, tries_of, updates_of, work_of
+from ..stages.synthesis.work import LEARNING, THROUGH, Costs, too_few, tries_of, updates_of, work_of
 from ..targets.durations import duration
 from ..targets.errors import RecipeError
 from .plan import Plan
 from .teachers import fingerprint
 
 USUAL_CLASSES = 1000  # what libraries of networks make where nobody says
-TIMED_BATCH, TIMED_SECONDS = 32, 1.0  # of the trial that an estimate of time rests on
+# of the trial that an estimate of time rests on: images, of which there are fewer where they are large, and seconds
+TIMED_BATCH, TIMED_PIXELS, TIMED_SECONDS = 64, 2**18, 0.5
 LEARNERS = ("distill", "prune")  # stages whose networks learn from the images; quantisation calibrates on them
 ANY_SHAPE = (3, 224, 224)  # for networks that are told no shape when they are built
 
@@ -65,8 +67,7 @@ def open_made(
 def time_words(plan: Plan) -> str:
     """How long making images and learning from them will take here, for somebody who asks before starting.
 
-    An estimate: what there is to multiply, at the speed at which this machine takes the model forwards and back for a
-    second. RecipeError: as `open_made`.
+    An estimate, from how long a batch takes here forwards and back through each network. RecipeError: as `open_made`.
     """
     _refuse_hopeless(plan, has_model=False)
     settings = plan.recipe.data
@@ -81,14 +82,7 @@ def time_words(plan: Plan) -> str:
             model, fingerprint(model), preprocessing_of(settings, judges), judges, crew=Crew(device=torch.device("cpu"))
         )
     way = _way(plan, made, known)
-    example = known.preprocessing.example(1)
-    student = plan.recipe.student
-    learner = known.network
-    if student is not None:
-        learner = unchecked(student, classes=known.classes, shape=known.shape, seed=plan.recipe.seed)
-    teacher_macs, student_macs = (count_macs(network, example) for network in (known.network, learner))
-    macs = _macs_to_do(plan, made, known, way, teacher_macs=teacher_macs, student_macs=student_macs)
-    seconds = macs / _macs_per_second(known.network, example, teacher_macs)
+    seconds = _work_to_do(plan, made, way, _costs(plan, made, known, way.method))
     few = None if _only_calibrates(plan) else too_few(way.images, classes=known.classes)
     told = [f"{way.words}: roughly {duration(max(1.0, seconds))} here", way.reason, *([few] if few else [])]
     return ". ".join(told)
@@ -131,11 +125,11 @@ def _way(plan: Plan, made: Synthesis, known: Known) -> _Way:
     return _Way(method=method, reason=reason, words=words, images=manifest.count, there=True)
 
 
-def _macs_to_do(plan: Plan, made: Synthesis, known: Known, way: _Way, *, teacher_macs: int, student_macs: int) -> int:
-    """Multiply-accumulates of making the images, of every training on them, and of the controls."""
+def _work_to_do(plan: Plan, made: Synthesis, way: _Way, costs: Costs) -> float:
+    """Making the images, every training on them, and the controls, in the unit of the costs."""
 
-    work = partial(work_of, settings=made, shape=known.shape, teacher_macs=teacher_macs, student_macs=student_macs)
-    total = 0 if way.there else work(way.method, batch_size=1).pool
+    work = partial(work_of, settings=made, costs=costs)
+    total = 0.0 if way.there else work(way.method, batch_size=1).pool
     for entry in (entry for entry in plan.stages if entry.skip is None and "epochs" in entry.settings):
         epochs, batch_size = entry.settings["epochs"], entry.settings["batch_size"]
         # quantisation works on the images that there are, and so does a method that makes no more
@@ -145,20 +139,36 @@ def _macs_to_do(plan: Plan, made: Synthesis, known: Known, way: _Way, *, teacher
         total += played * work(method, batch_size=batch_size, there=way.images).epoch
         if entry.name == "distill":
             steps = epochs * updates_of(way.method, made, images=way.images, batch_size=batch_size)
-            total += len(plan.recipe.data.controls) * steps * batch_size * (teacher_macs + LEARNING * student_macs)
+            total += len(plan.recipe.data.controls) * steps * batch_size * (costs.teacher + LEARNING * costs.student)
     return total
 
 
-def _macs_per_second(network: nn.Module, example: Tensor, macs: int) -> float:
-    """Of the network, forwards and back to its input."""
-    batch = example.expand(TIMED_BATCH, *example.shape[1:]).contiguous().requires_grad_()
+def _costs(plan: Plan, made: Synthesis, known: Known, method: Method) -> Costs:
+    """Seconds of an image forwards, of a batch's."""
+    example = known.preprocessing.example(1)
+    batch = max(2, min(TIMED_BATCH, TIMED_PIXELS // example[0, 0].numel()))
+    images = example.expand(batch, *example.shape[1:]).contiguous()
+    teacher = _seconds(known.network, images.clone().requires_grad_()) / THROUGH
+    student = teacher
+    if plan.recipe.student is not None:
+        learner = unchecked(plan.recipe.student, classes=known.classes, shape=known.shape, seed=plan.recipe.seed)
+        student = _seconds(learner.train(), images) / LEARNING
+    latent = made.latent or method.latent
+    width = made.width or width_for(count_macs(known.network, example), known.shape)
+    generator = Generator(known.shape, latent=latent, width=width)
+    making = _seconds(generator, torch.zeros(batch, latent)) / LEARNING
+    return Costs(teacher=teacher / batch, student=student / batch, generator=making / batch)
+
+
+def _seconds(network: nn.Module, given: Tensor) -> float:
+    """Of one batch, forwards and back."""
     began, passes = time.perf_counter(), 0
     while passes < 2 or time.perf_counter() - began < TIMED_SECONDS:
         if passes == 1:
             began = time.perf_counter()  # the first one warmed up
-        network(batch).sum().backward()
+        network(given).sum().backward()
         passes += 1
-    return (passes - 1) * TIMED_BATCH * THROUGH * macs / (time.perf_counter() - began)
+    return (time.perf_counter() - began) / (passes - 1)
 
 
 def _refuse_hopeless(plan: Plan, *, has_model: bool) -> None:

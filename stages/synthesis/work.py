@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .generators import macs, width_for
 from .methods import Method
 from .settings import Synthesis
 
-# Passes for which a network counts: forwards and back to its input; the weights' gradients are a third as much again.
+# Passes for which a network counts: forwards and back to its input; its weights' gradients are another.
 THROUGH, LEARNING = 2, 3
 FEW_OF_A_CLASS = (
     16  # the usual 2048 images are 20 of each of 100 classes, the most that small images were published with
@@ -20,45 +19,52 @@ FEWEST = 5  # epochs, below which an epoch for each start would be too much of t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """Multiply-accumulates. pool: of making the images before the first stage. epoch: of a student's epoch."""
+class Costs:
+    """Of one image forwards through each network, in one unit."""
 
-    pool: int
-    epoch: int
+    teacher: float
+    student: float
+    generator: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """In the unit of the costs. pool: of making the images before the first stage. epoch: of a student's epoch."""
+
+    pool: float
+    epoch: float
 
 
 def work_of(
     method: Method,
     settings: Synthesis,
     *,
-    shape: tuple[int, int, int],
-    teacher_macs: int,
-    student_macs: int,
+    costs: Costs,
     batch_size: int,
     there: int | None = None,
 ) -> Work:
-    """What this method computes. *_macs: of one image forwards. batch_size: of the student, where there is a pool.
+    """What this method computes. batch_size: of the student, where there is a pool.
 
     there: images that need not be made; None: all must.
     """
-    first, pool = method.first, 0
+    first, pool = method.first, 0.0
     images = there or settings.images or first.images
     if there is None:
         starts = settings.restarts if first.play in ("turns", "pool") else 1
         batches = first.warm_up * starts + -(-images // (settings.batch or first.batch))
-        pool = batches * _batch(first, settings, shape=shape, seen_macs=teacher_macs, teacher_macs=teacher_macs)
-    seen = teacher_macs + LEARNING * student_macs
+        pool = batches * _batch(first, settings, costs, seen_by=costs.teacher)
+    seen = costs.teacher + LEARNING * costs.student
     if not method.grows:
         return Work(pool=pool, epoch=int(0.8 * images) * seen)
-    made = _batch(method, settings, shape=shape, seen_macs=teacher_macs + student_macs, teacher_macs=teacher_macs)
+    made = _batch(method, settings, costs, seen_by=costs.teacher + costs.student)
     rounds = settings.rounds or method.rounds
     if method.play != "turns":
         return Work(pool=pool, epoch=made + rounds * batch_size * seen)
     batch = settings.batch or method.batch
     reuse = method.reuse if settings.reuse is None else settings.reuse
-    drawn = 0 if reuse else _generator_macs(settings, method, shape=shape, teacher_macs=teacher_macs)
-    looked = teacher_macs if not reuse else teacher_macs // method.learns
-    turn = batch * method.learns * (drawn + looked + LEARNING * student_macs)
+    drawn = 0.0 if reuse else costs.generator
+    looked = costs.teacher / method.learns if reuse else costs.teacher
+    turn = batch * method.learns * (drawn + looked + LEARNING * costs.student)
     return Work(pool=pool, epoch=rounds * (made + turn))
 
 
@@ -86,19 +92,10 @@ def too_few(images: int, *, classes: int) -> str | None:
     )
 
 
-def _batch(
-    method: Method, settings: Synthesis, *, shape: tuple[int, int, int], seen_macs: int, teacher_macs: int
-) -> int:
+def _batch(method: Method, settings: Synthesis, costs: Costs, *, seen_by: float) -> float:
     """Of one batch: its steps, each through whoever sees it."""
     if method.play == "noise":
-        return 0
-    made = 0
-    if method.play != "pixels":
-        made = LEARNING * _generator_macs(settings, method, shape=shape, teacher_macs=teacher_macs)
+        return 0.0
+    made = 0.0 if method.play == "pixels" else LEARNING * costs.generator
     steps, batch = settings.steps or method.steps, settings.batch or method.batch
-    return steps * batch * (made + THROUGH * seen_macs)
-
-
-def _generator_macs(settings: Synthesis, method: Method, *, shape: tuple[int, int, int], teacher_macs: int) -> int:
-    width = settings.width or width_for(teacher_macs, shape)
-    return macs(shape, width=width, latent=settings.latent or method.latent)
+    return steps * batch * (made + THROUGH * seen_by)

@@ -20,7 +20,7 @@ from edgepress.stages.synthesis.methods import METHODS, asked_of, choose
 from edgepress.stages.synthesis.pool import Pool
 from edgepress.stages.synthesis.score import Score
 from edgepress.stages.synthesis.settings import Synthesis, kind_of
-from edgepress.stages.synthesis.work import work_of
+from edgepress.stages.synthesis.work import Costs, work_of
 from edgepress.targets.errors import RecipeError
 
 
@@ -386,8 +386,18 @@ def test_a_method_that_a_source_has_no_use_for_is_refused(source: str, method: A
         DataSettings(source=source, synthesis=Synthesis(method=method))
 
 
+COSTS = Costs(teacher=40.0, student=10.0, generator=20.0)
+
+
+def test_a_round_of_two_networks_and_a_generator_is_what_they_do_in_it() -> None:
+    """DFAD: one step of the generator through all three, the teacher's answers once, ten steps of the student."""
+    found = work_of(METHODS["dfad"], Synthesis(rounds=1, batch=8), costs=COSTS, batch_size=128)
+    generator = 3 * 20 + 2 * (40 + 10)  # forwards, back to its input and to its weights; theirs forwards and back
+    assert found.epoch == 8 * (generator + 40 + 10 * 3 * 10)
+
+
 def test_images_that_are_there_need_not_be_made() -> None:
-    given: dict[str, Any] = {"shape": (3, 32, 32), "teacher_macs": 40, "student_macs": 10, "batch_size": 128}
+    given: dict[str, Any] = {"costs": COSTS, "batch_size": 128}
     for method in METHODS.values():
         there = work_of(method, Synthesis(), there=512, **given)
         assert there.pool == 0
@@ -395,16 +405,14 @@ def test_images_that_are_there_need_not_be_made() -> None:
 
 
 def test_more_images_and_longer_epochs_are_more_work() -> None:
-    def work(method: str, **changes: Any) -> tuple[int, int]:
-        found = work_of(
-            METHODS[method], Synthesis(**changes), shape=(3, 32, 32), teacher_macs=40_000_000,
-            student_macs=10_000_000, batch_size=128,
-        )  # fmt: skip
+    def work(method: str, **changes: Any) -> tuple[float, float]:
+        found = work_of(METHODS[method], Synthesis(**changes), costs=COSTS, batch_size=128)
         return found.pool, found.epoch
 
     for method in METHODS:
         few, many = work(method, images=512), work(method, images=4096)
         assert many[0] >= few[0]
         assert min(few[1], many[1]) > 0
-    assert work("dfad", rounds=10)[1] * 6 == work("dfad", rounds=60)[1] == work("dfad")[1]
+    assert 6 * work("dfad", rounds=10)[1] == pytest.approx(work("dfad", rounds=60)[1])
+    assert work("dfad", rounds=60) == work("dfad")
     assert work("dfad", reuse=True)[1] < work("dfad", reuse=False)[1]
