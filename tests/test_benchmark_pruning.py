@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FIGURES = {
@@ -55,6 +57,41 @@ def test_methods_are_compared_pair_by_pair(benchmark: Any) -> None:
     uniform = next(line for line in lines if "uniform" in line)
     assert "| +2.50 (" in uniform
     assert len(lines) == 2 + len(benchmark.METHODS)
+
+
+def of_width(width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.Conv2d(width, 1, 3))
+
+
+@pytest.mark.parametrize(("most", "width", "met"), [(0.5, 10, 1.0), (0.05, 4, 0.0)])
+def test_a_rival_with_one_ratio_is_the_largest_network_that_is_fast_enough(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, most: float, width: int, met: float
+) -> None:
+    """Ratios that break it are passed over, a network is timed once however many ratios lead to it, and a higher ratio
+    may take less away."""
+    timed = []
+
+    def share_of(_place: Any, module: nn.Module) -> float:
+        timed.append(module[0].out_channels)
+        return timed[-1] / 20
+
+    def prune_by(ratio: float, multiple: int) -> nn.Module:
+        if ratio > 0.85:
+            raise RuntimeError("nothing is left")
+        if multiple == 8:
+            return of_width(16 if ratio > 0.5 else 8)
+        return of_width(round(20 * (1 - ratio) / 2) * 2)
+
+    rivals = sys.modules["prune_rivals"]
+    monkeypatch.setattr(rivals, "share_of", share_of)
+    place = argparse.Namespace(
+        context=argparse.Namespace(profile=argparse.Namespace(channel_multiple=8)),
+        setup=argparse.Namespace(example=torch.zeros(1, 1, 8, 8)),
+    )
+    module, share, is_met = rivals.by_ratio(place, most, prune_by)
+    assert (module[0].out_channels, share, is_met) == (width, width / 20, met)
+    assert len(set(timed)) == len(timed)
+    assert timed == sorted(timed, reverse=True)
 
 
 @pytest.mark.slow
