@@ -20,6 +20,7 @@ from edgepress.pipeline.plan import make
 from edgepress.pipeline.run import Runner
 from edgepress.pipeline.start import open_start
 from edgepress.pipeline.store import STORE, Store
+from edgepress.pipeline.teachers import fingerprint
 from edgepress.stages.artifact import Artifact, Context
 from edgepress.stages.crew import Crew
 from edgepress.stages.evaluation import quality
@@ -177,7 +178,8 @@ def accuracy(
     module, share, met = made[method]()
     found = {"share": share, "met": met, "pruned": quality(module, data.test, data)}
     if options.epochs:
-        work = folder / "work" / f"{name} {runtime} {percent} {seed} {method}".replace(" ", "-")
+        row = f"{name} {runtime} {percent} {seed} {method} {fingerprint(module)}".replace(" ", "-")
+        work = folder / "work" / row  # of this very network: another search may end at another one
         work.mkdir(parents=True, exist_ok=True)
         teacher = place.original.module
         around = replace(place.context, work=work)
