@@ -75,7 +75,7 @@ def assemble(
     figures = _figures_of(artifact)
     agreement = agreement_of(data)
     variants = [judged_by(agreement, variant) for variant in _variants(artifact, figures)]
-    samples = data.synthetic.images if data.synthetic else data.task.samples
+    samples = data.synthetic.images if data.synthetic and data.decides is None else data.task.samples
     boards = [_board(one, artifact, agreement) for one in figures.get("boards", [])]
     shaped = _shaped(artifact)
     concluded = conclusion(
@@ -187,6 +187,7 @@ def _data_facts(plan: Plan, data: Data) -> DataFacts:
         samples=data.task.samples,
         train=len(data.train) if data.train is not None else 0,
         val=len(data.val),
+        deciding=len(data.decides) if data.decides is not None else 0,
         test=len(data.test),
         notes=list(data.notes),
     )

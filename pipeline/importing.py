@@ -101,6 +101,13 @@ def take(results: Carried, report: Report, out: Path, archive: Path) -> Report:
     return with_figures(report, figures, profile)
 
 
+def _deciding(report: Report) -> str:
+    """What the samples are that choose between variants."""
+    if report.synthesis and not (report.data and report.data.deciding):
+        return report.synthesis.kind
+    return report.data.samples if report.data else "images"
+
+
 def with_figures(report: Report, figures: Mapping[str, Any], profile: Profile) -> Report:
     """The report with all that was measured replaced, and the conclusions drawn again."""
     from .assemble import conclusion
@@ -116,7 +123,7 @@ def with_figures(report: Report, figures: Mapping[str, Any], profile: Profile) -
         budget,
         profile,
         ship=report.chosen.name if report.chosen.forced else None,
-        samples=made.kind if made else report.data.samples if report.data else "images",
+        samples=_deciding(report),
         agreement=f"{AGREEMENT} with the given model on {made.kind}" if made and is_agreement else None,
         pruning=shaping.for_verdict(shaped) if shaped else None,
     )

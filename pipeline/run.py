@@ -305,7 +305,9 @@ def _is_same_job(one: Path, other: Path) -> bool:
 
 def _data_words(data: Data) -> str:
     train = f"{len(data.train)} train, " if data.train is not None else ""
-    words = f"{len(data.classes)} classes; {train}{len(data.val)} validation, {len(data.test)} test {data.task.samples}"
+    decides = f"{len(data.decides)} deciding, " if data.decides is not None else ""
+    counts = f"{train}{len(data.val)} validation, {decides}{len(data.test)} test"
+    words = f"{len(data.classes)} classes; {counts} {data.task.samples}"
     return words if data.task is CLASSIFICATION else f"{data.task.name}, {words}"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..targets.errors import RecipeError, did_you_mean
 from .contract import Preprocessing, Tokens
 from .datasets.arrays import open_file, read_mapping
@@ -20,7 +22,7 @@ from .datasets.zoo import open_torchvision
 from .holdout import apportion
 from .progress import Progress, Quiet
 from .settings import DataSettings
-from .splits import Split, loader
+from .splits import Split, divide, loader
 from .tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ __all__ = ["Data", "Split", "loader", "open_data", "open_judging", "open_memory"
 
 # ImageNet's, which nearly every published network for colour images was trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DECIDING_SHARE, FEWEST_DECIDING = 0.2, 100  # of data that judge: what chooses between variants, if it is so many
 JUDGING = ("test", "val", "train")  # of data that only judge, the first of these that there is
 
 SOURCES: dict[str, Callable[[Request], Found]] = {
@@ -57,8 +60,14 @@ class Data:
     notes: tuple[str, ...]
     augment: tuple[str, ...] = ()
     task: Task = CLASSIFICATION
+    decides: Split | None = None  # real samples that choose between variants, where those of `val` were made
     transfer: Split | None = None  # images without labels that distillation takes in place of those of `train`
     synthetic: Synthetic | None = None  # how the images were made, where there are no data of the task
+
+    @property
+    def deciding(self) -> Split:
+        """What chooses between variants, and tells whether a budget of accuracy is met before the test."""
+        return self.val if self.decides is None else self.decides
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,6 +117,8 @@ def open_data(
 def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Progress | None = None) -> Data:
     """What `data.eval` names: its test images, or what there is of it. Nothing else of it is looked at.
 
+    A fifth of them, stratified, is `val`, which decides; where that would be few, all of them are both.
+
     RecipeError: as `open_data`; they are not of data.shape; nobody says how the network's images were normalised.
     """
     assert settings.eval is not None, "somebody asked for data that judge"
@@ -120,7 +131,10 @@ def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Pr
     )
     kept = next(split for part in JUDGING if (split := found.splits.get(part)) is not None)
     _refuse_guesses(settings, found, kept.shape)
-    return _of(found, {"val": kept, "test": kept}, (), real)
+    if DECIDING_SHARE * len(kept) < FEWEST_DECIDING:
+        return _of(found, {"val": kept, "test": kept}, (), real)
+    few, rest = divide(kept.strata(), DECIDING_SHARE, generator=torch.Generator().manual_seed(seed))
+    return _of(found, {"val": kept.subset(few), "test": kept.subset(rest)}, (), real)
 
 
 def _refuse_guesses(settings: DataSettings, found: Found, shape: tuple[int, ...]) -> None:

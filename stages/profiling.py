@@ -32,7 +32,7 @@ MOST_IMAGE_BYTES = 4 * 2**30  # of one split, in memory and as a file that the m
 
 def profile(settings: Measure, artifact: Artifact, context: Context) -> Artifact:
     """Measure every exported variant in one interleaved run in the target's runtime."""
-    splits = {"val": context.data.val, "test": context.data.test}
+    splits = {"val": context.data.deciding, "test": context.data.test}
     inputs = {name: _images(split, context) for name, split in splits.items()}
     labels = {name: split.labels().numpy() for name, split in splits.items()}
     # before the measurement: when that is stopped, what it has must be written without more work

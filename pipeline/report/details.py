@@ -40,7 +40,7 @@ def data(report: Report) -> Markup:
         ("Split", known.samples.capitalize(), "What they did"),
         [
             ("train", str(known.train), "trained"),
-            ("validation", str(known.val), f"chose between epochs and between variants{synthesis.by_whom(report)}"),
+            *synthesis.roles(report),
             ("test", str(known.test), synthesis.role_of_test(report)),
         ],
         words=9,

@@ -37,6 +37,7 @@ class DataFacts(Part):
     samples: str = Field("images", description="what is counted below")
     train: int = Field(description="samples that trained")
     val: int = Field(description="samples that chose between epochs and variants")
+    deciding: int = Field(0, description="real samples that chose between variants, where those of val were made")
     test: int = Field(description="samples that chose nothing: every reported accuracy is on these")
     notes: list[str] = Field(description="how the splits were made, what was skipped")
 

@@ -40,7 +40,7 @@ def sentences(report: Report) -> list[str]:
         count = f"{report.data.test} test {report.data.samples}" if report.data else "test images"
         said.append(
             f"{words.metric(report, title=True)} was measured on {count} of {made.evaluated_on}, which chose nothing: "
-            f"epochs and variants were chosen by agreement with the given model on {made.kind}."
+            + _choice(report, made)
         )
     return [*said, *([f"Nothing good can be expected of these images: {made.collapsed}."] if made.collapsed else [])]
 
@@ -109,9 +109,27 @@ def caption(report: Report) -> str:
     return f"{known.samples.capitalize()} of {origin}"
 
 
-def by_whom(report: Report) -> str:
-    """What the validation samples choose by, where it is not the truth."""
-    return f", by agreement with the given model on {report.synthesis.kind}" if report.synthesis else ""
+def roles(report: Report) -> list[tuple[str, str, str]]:
+    """Of the samples that choose: the split, how many, and what they did."""
+    known, made = report.data, report.synthesis
+    assert known is not None, "there are splits"
+    if made is None:
+        return [("validation", str(known.val), "chose between epochs and between variants")]
+    agreement = f"by agreement with the given model on {made.kind}"
+    if not known.deciding:
+        return [("validation", str(known.val), f"chose between epochs and between variants, {agreement}")]
+    decided = f"real ones, of {made.evaluated_on}: chose between variants"
+    return [
+        ("validation", str(known.val), f"chose between epochs, {agreement}"),
+        ("deciding", str(known.deciding), decided),
+    ]
+
+
+def _choice(report: Report, made: SynthesisFacts) -> str:
+    agreement = f"by agreement with the given model on {made.kind}"
+    if report.data is None or not report.data.deciding:
+        return f"epochs and variants were chosen {agreement}."
+    return f"epochs were chosen {agreement}, and variants on {report.data.deciding} others of the same source."
 
 
 def role_of_test(report: Report) -> str:

@@ -43,7 +43,7 @@ class Bar:
     labels: NDArray[Any]
 
     def judge(self, module: nn.Module, context: Context) -> Standing:
-        answers, _ = logits(module, context.data.val, context.data.preprocessing)
+        answers, _ = logits(module, context.data.deciding, context.data.preprocessing)
         facts = self.metric.facts(answers.numpy(), self.labels, self.before)
         value, drop = float(facts["value"]), float(facts["drop"])
         low, high = (float(end) for end in facts["drop_ci95"])
@@ -58,5 +58,5 @@ def bar(original: nn.Module, context: Context) -> Bar | None:
     budget = context.budget
     if budget is None or (budget.accuracy is None and budget.accuracy_drop is None):
         return None
-    answers, labels = logits(original, context.data.val, context.data.preprocessing)
+    answers, labels = logits(original, context.data.deciding, context.data.preprocessing)
     return Bar(budget=budget, metric=context.data.task.judge(), before=answers.numpy(), labels=labels.numpy())

@@ -111,7 +111,7 @@ def furthest(
     """The widths that cost least time and lose no more accuracy than `limit` points, after a short recovery: by halving
     the range of times in which they lie. Longer recovery brings more back; that is kept as a reserve."""
     data = setup.context.data
-    before = quality(setup.module, data.val, data)
+    before = quality(setup.module, data.deciding, data)
     cost = given(costs, setup)["time"]
     groups = setup.groups_now
     narrowest = allocate(groups.found, importance, [Limit(cost=cost, share=-1.0)]).widths
@@ -123,7 +123,7 @@ def furthest(
         widths = allocate(groups.found, importance, [Limit(cost=cost, share=share)]).widths
         small = slim(setup.now, groups.found.values(), kept_channels(groups, importance, widths))
         recover(small, 1, f"try {number + 1}")
-        drop = before - quality(small, data.val, data)
+        drop = before - quality(small, data.deciding, data)
         fits = drop <= limit
         trials.append({"predicted": cost.value(widths), "drop": drop, "met": fits, "widths": widths,
                        "importance_kept": importance.kept(widths)})  # fmt: skip

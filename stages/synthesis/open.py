@@ -63,7 +63,8 @@ def open_synthetic(
     time. note: told what the user should know. only_calibrates: no student will learn from the images.
 
     Train and validation images are labelled by what the teacher answers; so are the test images, unless `eval` names
-    real data, of which the test images judge and nothing else is used. RecipeError: something is missing that only the
+    real data, of which the test images judge and nothing else is used; a fifth of them, where they are many, chooses
+    between variants, and the rest is the test. RecipeError: something is missing that only the
     user knows, or a pool is not of this teacher.
     """
     crew = meet()
@@ -209,14 +210,16 @@ def _data(settings: DataSettings, found: _Found, teacher: Known, judges: Data | 
     if judges is None:
         few, rest = divide(labels[train], TEST_SHARE / (1 - VAL_SHARE), generator=dice)
         test, train = train[few], train[rest]
+    decides = None if judges is None or judges.val is judges.test else judges.val
     share = f"{len(val)} of the images choose epochs by how often a network answers as the model does"
     judged = (
-        f"{len(judges.test)} images of {settings.eval} judge, and nothing else was done with them"
+        f"{_decided(decides)}{len(judges.test)} images of {settings.eval} judge, and nothing else was done with them"
         if judges is not None
         else f"{len(test)} others judge: every accuracy is agreement with the model on images that were made from it, "
         "and how good it is on real ones is not known"
     )
     parts = [found.digest, teacher.fingerprint, judges.fingerprint if judges is not None else "", seed]
+    parts += [len(decides)] if decides is not None else []
     facts = [teacher.preprocessing.facts(), list(settings.augment), asdict(found.synthetic.settings)]
     digest = hashlib.sha256(json.dumps([*parts, found.synthetic.method, facts]).encode())
     return Data(
@@ -228,5 +231,10 @@ def _data(settings: DataSettings, found: _Found, teacher: Known, judges: Data | 
         fingerprint=digest.hexdigest(),
         notes=(*found.notes, share, judged, *(judges.notes if judges is not None else ())),
         augment=settings.augment,
+        decides=decides,
         synthetic=found.synthetic,
     )
+
+
+def _decided(decides: Split | None) -> str:
+    return f"{len(decides)} real images choose between variants; " if decides is not None else ""

@@ -75,6 +75,18 @@ def test_with_real_data_that_judge_accuracy_is_accuracy(rendering: Any) -> None:
 
 
 @RENDERINGS
+def test_what_chose_between_variants_is_told_where_real_images_did(rendering: Any) -> None:
+    report = without_data(evaluated_on=REAL)
+    assert report.data is not None
+    report = report.model_copy(update={"data": report.data.model_copy(update={"deciding": 112})})
+    text = rendering(report)
+    assert "epochs were chosen by agreement with the given model on images that were made" in text
+    assert "and variants on 112 others of the same source" in text
+    if rendering is page_text:
+        assert f"real ones, of {REAL}: chose between variants" in text
+
+
+@RENDERINGS
 @pytest.mark.parametrize("evaluated_on", [None, REAL])
 def test_nothing_is_said_to_be_measured_where_the_profile_stage_did_not_run(
     rendering: Any, evaluated_on: str | None

@@ -121,9 +121,9 @@ def test_what_only_the_user_knows_is_asked_for(
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def real(folder: Path) -> str:
-    """A source of 100 real images that are only there to judge."""
-    images, labels = stripes(100, seed=7)
+def real(folder: Path, count: int = 100) -> str:
+    """A source of real images that are only there to judge."""
+    images, labels = stripes(count, seed=7)
     torch.save({"images": images, "labels": labels}, folder / "real.pt")
     (folder / "real.py").write_text(
         "import torch\n\ndef load():\n"
@@ -141,7 +141,7 @@ def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_jud
         "profile.seconds": 0.2, "profile.all_cores": False, "profile.memory": False,
     }  # fmt: skip
     if is_judged:
-        settings["data.eval"] = real(tmp_path)
+        settings["data.eval"] = real(tmp_path, count=600)
     found = edgepress.compress(
         model=teacher(norms=True, width=24), data="none", target="openvino-cpu", budget={"accuracy_drop": 100.0},
         settings=settings, out=tmp_path / "out", quiet=True,
@@ -154,7 +154,10 @@ def test_the_whole_chain_runs_without_data_and_says_so(tmp_path: Path, *, is_jud
         "prune", "quantize", "export", "profile"
     ]  # fmt: skip
     accuracy = report["variants"][0]["accuracy"]
-    assert accuracy["n"] == (100 if is_judged else 26)
+    assert accuracy["n"] == (480 if is_judged else 26)
+    assert report["data"]["deciding"] == (120 if is_judged else 0)
+    by_real = "and variants on 120 others of the same source" in (found.folder / "report.md").read_text()
+    assert by_real == is_judged
     assert (made["evaluated_on"] is not None) == is_judged
     first = (found.folder / "report.md").read_text()
     assert "No data of the task were used" in first

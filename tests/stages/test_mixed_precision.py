@@ -99,6 +99,17 @@ def test_without_a_budget_of_accuracy_it_trains(tmp_path: Path) -> None:
     assert quantize(Quantize(epochs=1), artifact(module), around).records[-1].curves
 
 
+def test_where_the_validation_images_were_made_real_ones_tell_whether_the_budget_is_met(tmp_path: Path) -> None:
+    module = centred(net())
+    around, _ = surroundings(tmp_path, module, accuracy_drop=3.0)
+    images, labels, _ = around.data.val.__getitems__(list(range(256)))
+    real = replace(around, data=replace(around.data, decides=in_memory(images, (labels + torch.arange(256) % 2) % 4)))
+    for known, value in ((around, 100.0), (real, 50.0)):
+        found = bar(module, known)
+        assert found is not None
+        assert found.judge(module, known).value == value
+
+
 def test_the_layer_that_does_the_damage_goes_back_to_float_and_the_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

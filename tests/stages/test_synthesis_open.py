@@ -29,9 +29,9 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
 
 
-def real_data(folder: Path, *, classes: int = 2) -> str:
+def real_data(folder: Path, *, classes: int = 2, count: int = 24) -> str:
     """Real stripes that judge: a data function in a file."""
-    images, labels = stripes(24, seed=3)
+    images, labels = stripes(count, seed=3)
     np.savez(folder / "real.npz", images=(images * 255).byte().numpy(), labels=(labels % classes).numpy())
     file = folder / "real.py"
     file.write_text(
@@ -140,6 +140,28 @@ def test_real_data_judge_and_nothing_else(tmp_path: Path) -> None:
     assert torch.equal(data.test.labels(), stripes(24, seed=3)[1])
     assert data.val.pixels is not data.test.pixels
     assert any("nothing else was done" in note for note in data.notes)
+
+
+def test_of_many_real_data_a_fifth_chooses_between_variants_and_the_rest_is_the_test(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": real_data(tmp_path, count=500)})
+    data = opened(wanted, net(seed=0, norms=True), tmp_path)
+    assert data.decides is not None
+    assert data.deciding is data.decides
+    assert (len(data.val), len(data.decides), len(data.test)) == (13, 100, 400)
+    assert sorted([*data.decides.rows.tolist(), *data.test.rows.tolist()]) == list(range(500))
+    whole = stripes(500, seed=3)[1]
+    for split in (data.decides, data.test):
+        assert torch.equal(split.labels(), whole[split.rows])
+        assert abs(float(split.labels().float().mean() - whole.float().mean())) < 0.01
+    assert any("100 real images choose between variants; 400 images" in note for note in data.notes)
+
+
+def test_of_few_real_data_all_are_the_test(tmp_path: Path) -> None:
+    wanted = settings().model_copy(update={"eval": real_data(tmp_path, count=499)})
+    data = opened(wanted, net(seed=0, norms=True), tmp_path)
+    assert data.decides is None
+    assert data.deciding is data.val
+    assert len(data.test) == 499
 
 
 def pictures(folder: Path, *, side: int) -> str:
