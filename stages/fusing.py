@@ -32,12 +32,16 @@ class Fusion:
         return {"rounded": self.rounded, "in_int8": self.int8, "least": self.least, "in_float": list(self.in_float)}
 
     def warning(self) -> str:
-        named = ", ".join(self.in_float[:NAMED]) or "none that the runtime names"
+        counts = (
+            f"{self.runtime} runs {self.int8} of {self.rounded} quantised layers in INT8, and the profile expects "
+            f"{self.least} at least"
+        )
+        if not self.in_float:
+            return f"{counts}; it does not name the others as layers of their own, so what they run in is not known"
         more = f" and {len(self.in_float) - NAMED} more" if len(self.in_float) > NAMED else ""
         return (
-            f"{self.runtime} runs {self.int8} of {self.rounded} quantised layers in INT8, and the profile expects "
-            f"{self.least} at least; in float: {named}{more}. Leave those out with quantize.exclude, or replace what "
-            "stands between them and their neighbours"
+            f"{counts}; in float: {', '.join(self.in_float[:NAMED])}{more}. Leave those out with quantize.exclude, or "
+            "replace what stands between them and their neighbours"
         )
 
 

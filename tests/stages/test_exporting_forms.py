@@ -16,6 +16,7 @@ from edgepress.stages import exporting
 from edgepress.stages.artifact import Artifact, Context, Record
 from edgepress.stages.export import Export
 from edgepress.stages.exporting import describe, export
+from edgepress.stages.fusing import Fusion
 from edgepress.stages.overflow import peak
 from edgepress.stages.quantization.qat import quantize
 from edgepress.stages.quantize import Quantize
@@ -141,6 +142,16 @@ def test_fewer_int8_layers_than_the_profile_expects_are_named(tmp_path: Path) ->
     assert "stem" in warning
     assert "block.conv1" in warning
     assert any(warning in note for note in notes)
+
+
+def test_layers_that_the_runtime_does_not_name_are_not_called_float() -> None:
+    """OpenVINO takes small linear layers into subgraphs, and tells no precision of them."""
+    found = Fusion(rounded=5, int8=3, in_float=(), least=4, runtime="openvino").warning()
+    assert found.endswith(
+        "4 at least; it does not name the others as layers of their own, so what they run in is not known"
+    )
+    named = Fusion(rounded=9, int8=1, in_float=tuple("abcdefgh"), least=8, runtime="openvino").warning()
+    assert "; in float: a, b, c, d, e, f and 2 more. Leave those out with quantize.exclude" in named
 
 
 def test_fewer_int8_layers_end_the_stage_where_the_recipe_says_so(tmp_path: Path) -> None:
