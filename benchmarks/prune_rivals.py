@@ -119,8 +119,8 @@ def by_ratio(
 ) -> tuple[nn.Module, float, float]:
     """The network that keeps the most multiply-accumulates of those measured to take no more than `most`.
 
-    Of all ratios, with channels in the profile's multiples and freely: where a layer has few multiples a higher ratio
-    may take less away, so that ratios cannot be halved. met: 0 where none is fast enough; then the fastest.
+    Of all ratios, with channels in the profile's multiples and freely. met: 0 where none is fast enough; then the
+    fastest.
     """
     candidates: dict[tuple[int, ...], tuple[float, nn.Module]] = {}
     for multiple in (place.context.profile.channel_multiple, 1):

@@ -153,6 +153,8 @@ def _costs(plan: Plan, made: Synthesis, known: Known, method: Method) -> Costs:
     if plan.recipe.student is not None:
         learner = unchecked(plan.recipe.student, classes=known.classes, shape=known.shape, seed=plan.recipe.seed)
         student = _seconds(learner.train(), images) / LEARNING
+    if method.play in ("pixels", "noise"):
+        return Costs(teacher=teacher / batch, student=student / batch, generator=0.0)
     latent = made.latent or method.latent
     width = made.width or width_for(count_macs(known.network, example), known.shape)
     generator = Generator(known.shape, latent=latent, width=width)

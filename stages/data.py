@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..targets.errors import RecipeError, did_you_mean
 from .contract import Preprocessing, Tokens
 from .datasets.arrays import open_file, read_mapping
@@ -19,10 +17,10 @@ from .datasets.found import Found, Request
 from .datasets.imagefolder import open_imagefolder
 from .datasets.mnist import open_mnist
 from .datasets.zoo import open_torchvision
-from .holdout import apportion
+from .holdout import apportion, judging
 from .progress import Progress, Quiet
 from .settings import DataSettings
-from .splits import Split, divide, loader
+from .splits import Split, loader
 from .tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ __all__ = ["Data", "Split", "loader", "open_data", "open_judging", "open_memory"
 
 # ImageNet's, which nearly every published network for colour images was trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DECIDING_SHARE, FEWEST_DECIDING = 0.2, 100  # of data that judge: what chooses between variants, if it is so many
 JUDGING = ("test", "val", "train")  # of data that only judge, the first of these that there is
 
 SOURCES: dict[str, Callable[[Request], Found]] = {
@@ -131,10 +128,7 @@ def open_judging(settings: DataSettings, *, seed: int, cache: Path, progress: Pr
     )
     kept = next(split for part in JUDGING if (split := found.splits.get(part)) is not None)
     _refuse_guesses(settings, found, kept.shape)
-    if DECIDING_SHARE * len(kept) < FEWEST_DECIDING:
-        return _of(found, {"val": kept, "test": kept}, (), real)
-    few, rest = divide(kept.strata(), DECIDING_SHARE, generator=torch.Generator().manual_seed(seed))
-    return _of(found, {"val": kept.subset(few), "test": kept.subset(rest)}, (), real)
+    return _of(found, judging(kept, seed=seed), (), real)
 
 
 def _refuse_guesses(settings: DataSettings, found: Found, shape: tuple[int, ...]) -> None:

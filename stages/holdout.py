@@ -14,6 +14,7 @@ from ..targets.errors import RecipeError
 from .splits import Split, divide
 
 VAL_OF_HOLDOUT = 0.2  # the smaller part chooses: the reported figure needs the narrower interval
+FEWEST_THAT_CHOOSE = 100  # of real samples, where others were made that could choose
 TEST_SHARE = 0.1  # of data that come in one piece
 
 Parts = tuple[dict[str, Split], list[str]]
@@ -52,6 +53,14 @@ def apportion(
     if given_weights:
         return _halve(train, splits[name], name, generator, source, samples)
     return _carve(splits["train"], splits[name], name, generator, val_share, source, samples)
+
+
+def judging(real: Split, *, seed: int) -> dict[str, Split]:
+    """Val and test of real samples beside made ones: all of them are both where few would be left to choose."""
+    if VAL_OF_HOLDOUT * len(real) < FEWEST_THAT_CHOOSE:
+        return {"val": real, "test": real}
+    val, test = divide(real.strata(), VAL_OF_HOLDOUT, generator=torch.Generator().manual_seed(seed))
+    return {"val": real.subset(val), "test": real.subset(test)}
 
 
 def _halve(

@@ -67,8 +67,7 @@ def of_width(width: int) -> nn.Module:
 def test_a_rival_with_one_ratio_is_the_largest_network_that_is_fast_enough(
     benchmark: Any, monkeypatch: pytest.MonkeyPatch, most: float, width: int, met: float
 ) -> None:
-    """Ratios that break it are passed over, a network is timed once however many ratios lead to it, and a higher ratio
-    may take less away."""
+    """Ratios that break it are passed over, and a network is timed once however many ratios lead to it."""
     timed = []
 
     def share_of(_place: Any, module: nn.Module) -> float:
