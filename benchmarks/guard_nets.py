@@ -100,6 +100,40 @@ class DepthwiseStack(nn.Module):
         return self.head(F.adaptive_avg_pool2d(self.body(self.stem(x)), 1).flatten(1))
 
 
+class Fire(nn.Module):
+    """A narrow convolution, and two behind it whose answers are put side by side."""
+
+    def __init__(self, inputs: int, narrow: int, wide: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, narrow, 1)
+        self.expand1, self.expand3 = nn.Conv2d(narrow, wide, 1), nn.Conv2d(narrow, wide, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat([F.relu(self.expand1(x)), F.relu(self.expand3(x))], 1)
+
+
+class SqueezeNet(nn.Module):
+    """Iandola et al., 2016 (arXiv:1602.07360), as its version 1.1 has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def pool() -> nn.Module:
+            return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 2), nn.ReLU())
+        self.fires = nn.Sequential(
+            pool(), Fire(64, 16, 64), Fire(128, 16, 64),
+            pool(), Fire(128, 32, 128), Fire(256, 32, 128),
+            pool(), Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
+        )  # fmt: skip
+        self.head = nn.Conv2d(512, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(F.relu(self.head(self.fires(self.stem(x)))), 1).flatten(1)
+
+
 def seeded(module: nn.Module) -> nn.Module:
     """The same weights each time, spread so that every class is answered now and then."""
     generator = torch.Generator().manual_seed(0)

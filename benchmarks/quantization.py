@@ -6,9 +6,10 @@ python benchmarks/quantization.py --data imagefolder:FOLDER --teacher FILE [--ne
 bits: a ResNet whose parameters are named as in examples/my_model.py, calibrated and not trained, in OpenVINO held to
 AVX2 (ONEDNN_MAX_CPU_ISA): weights of 8 bits against the 7 of the profile x86-avx2, on the same test images as float.
 step: a training step with the rounding in place against one in float32, in turn, and the peak memory of each.
-peers: MobileNetV2 at half width and a small ViT, random weights: our file for each runtime against what
-onnxruntime.quantization.quantize_static makes by default and with the options that ONNX Runtime recommends for its CPU,
-and against nncf.quantize where that is installed, timed in turn in both runtimes.
+peers: MobileNetV2 at half width, a small ViT, ResNet-18, SqueezeNet and the MNIST example, random weights: our file for
+each runtime against what onnxruntime.quantization.quantize_static makes by default and with the options that ONNX
+Runtime recommends for its CPU, and against nncf.quantize where that is installed, timed in turn in both runtimes; and
+the same integers with activations rounded behind pools and concatenations and not before, where that differs.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from distill_nets import resnet20, resnet56
 from distill_runs import room
-from guard_nets import MobileNet, seeded
+from guard_nets import MobileNet, SqueezeNet, seeded
+from latency_nets import ResNet18, settled
 from peers import nncf_file, static
 from seeds import Results, parser, seeds_of, table, wanted
 from torch import Tensor, nn
@@ -38,7 +41,7 @@ from edgepress.stages.comparison import sqnr_db
 from edgepress.stages.data import Data, loader
 from edgepress.stages.evaluation import EVAL_BATCH
 from edgepress.stages.onnx_file import write_onnx
-from edgepress.stages.quantization.frozen import freeze
+from edgepress.stages.quantization import frozen
 from edgepress.stages.quantization.posttraining import calibrate
 from edgepress.stages.quantization.prepare import prepare
 from edgepress.stages.quantization.ranges import calibrate_
@@ -57,6 +60,7 @@ NAMES = ("bits", "step", "peers")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # as the published weights want it
 LEARNERS = ("float32", "openvino", "ort-u8", "trt")
 LAYOUTS: Mapping[str, Flavour] = {"onnxruntime": "ort-u8", "openvino": "openvino"}
+LATE = "ours, rounded late"
 SIZE = 96  # of the peers' inputs
 CALIBRATION = 256
 BATCH = 128
@@ -96,7 +100,7 @@ def bits(results: Results, net: nn.Module, data: Data, limit: int, seed: int) ->
             modules = {"float": net}
             for width in (8, 7):
                 scheme = Scheme(flavour="openvino", weight_bits=width)
-                modules[f"w{width}"] = freeze(calibrate(net, scheme, batches, are_classes=True).module, scheme)
+                modules[f"w{width}"] = frozen.freeze(calibrate(net, scheme, batches, are_classes=True).module, scheme)
             for kind, module in modules.items():
                 path = written(module, folder / f"{kind}.onnx", images[:1])
                 precision = "fp32" if kind == "float" else "int8"
@@ -194,22 +198,32 @@ def peak_mb(net: nn.Module, name: str, images: Tensor, labels: Tensor) -> float:
 
 def peers(results: Results, seconds: float, seed: int) -> None:
     """Ours against the peers' defaults in both runtimes: speed and fidelity."""
+    from mnist_nets import student
     from vit import teacher as vit
 
     torch.manual_seed(seed)
-    nets = {"MobileNetV2": seeded(MobileNet()), "ViT": vit(size=SIZE, patch=12).eval()}
-    for name, net in nets.items():
+    large, digits = (3, SIZE, SIZE), (1, 28, 28)
+    nets: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
+        "MobileNetV2": (seeded(MobileNet()), large),
+        "ViT": (vit(size=SIZE, patch=12).eval(), large),
+        "ResNet-18": (settled(ResNet18(10), large), large),
+        "SqueezeNet": (seeded(SqueezeNet()), large),
+        "MNIST": (settled(student(), digits), digits),
+    }
+    for name, (net, shape) in nets.items():
         for runtime, flavour in LAYOUTS.items():
             if target(runtime).unavailable():
                 continue
-            do = partial(against_peers, net, runtime, flavour, seconds=seconds, seed=seed)
+            do = partial(against_peers, net, shape, runtime, flavour, seconds=seconds, seed=seed)
             results.run(f"{name} in {runtime}", seed, do)
 
 
-def against_peers(net: nn.Module, runtime: str, flavour: Flavour, *, seconds: float, seed: int) -> dict[str, float]:
+def against_peers(
+    net: nn.Module, shape: tuple[int, int, int], runtime: str, flavour: Flavour, *, seconds: float, seed: int
+) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(CALIBRATION + 64, 3, 12, 12, generator=generator)
-    images = nn.functional.interpolate(coarse, SIZE, mode="bilinear") - 0.5
+    coarse = torch.rand(CALIBRATION + 64, shape[0], 12, 12, generator=generator)
+    images = nn.functional.interpolate(coarse, shape[1:], mode="bilinear") - 0.5
     show_norms(net, images[:64])
     calibration, shown = images[:CALIBRATION], images[CALIBRATION:]
     scheme = Scheme(flavour=flavour)
@@ -217,7 +231,10 @@ def against_peers(net: nn.Module, runtime: str, flavour: Flavour, *, seconds: fl
         folder = Path(name)
         files = {"float": written(net, folder / "float.onnx", shown[:1])}
         ours = calibrate(net, scheme, list(torch.split(calibration, 64)), are_classes=True)
-        files["ours"] = written(freeze(ours.module, ours.scheme), folder / "ours.onnx", shown[:1])
+        files["ours"] = written(frozen.freeze(ours.module, ours.scheme), folder / "ours.onnx", shown[:1])
+        files[LATE] = written(rounded_late(ours.module, ours.scheme), folder / "late.onnx", shown[:1])
+        if files[LATE].read_bytes() == files["ours"].read_bytes():
+            del files[LATE]
         files |= static(files["float"], calibration.numpy(), folder)
         files |= nncf_file(files["float"], calibration.numpy(), folder, runtime)
         engines = [
@@ -238,6 +255,12 @@ def against_peers(net: nn.Module, runtime: str, flavour: Flavour, *, seconds: fl
         if kind not in ("float", "ours"):
             figures |= faster(found, "ours", kind)
     return figures
+
+
+def rounded_late(prepared: nn.Module, scheme: Scheme) -> nn.Module:
+    """The same integers; activations are rounded where the layers read them, behind pools and concatenations."""
+    with mock.patch.object(frozen, "round_early_", return_value=None):
+        return frozen.freeze(prepared, scheme)
 
 
 def show_norms(net: nn.Module, images: Tensor) -> None:

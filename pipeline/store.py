@@ -90,7 +90,7 @@ class Store:
             self._verify(folder)
             return self._read(folder, key, parent, builders)
         except (CorruptStateError, OSError, ValueError, KeyError, TypeError) as error:
-            self.note(f"stage {stage} is made again: what was stored is damaged ({error})")
+            self.note(f"stage {stage} is made again: what was stored cannot be used ({error})")
             shutil.rmtree(folder, ignore_errors=True)
             return None
 
@@ -145,7 +145,12 @@ class Store:
             module = _built(facts, builders)
             if scheme is not None:
                 module = prepare(module, scheme)
-            fill_(module, load_state(folder / "weights.safetensors"))
+            state = load_state(folder / "weights.safetensors")
+            try:
+                fill_(module, state)
+            except RuntimeError as error:  # another version of this tool rounds elsewhere
+                reason = " ".join(str(error).split())
+                raise CorruptStateError(f"its weights are of another network: {reason}") from error
         return replace(
             parent.next(record=Record(**facts["record"])),
             module=module.eval(),

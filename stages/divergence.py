@@ -18,6 +18,10 @@ GOOD_DB = 30.0  # as faithful as 8 bits are: what goes in better than this does 
 LOUD_DB = 6.0  # lost in one layer, in which the error gets twice as large: more than rounding does
 BROKEN_DB = 15.0  # an output below it carries an error of a sixth of the signal and more
 
+MOVING = frozenset(
+    {"MaxPool", "Flatten", "Concat", "Resize", "Pad", "Reshape", "DepthToSpace"}
+)  # may follow a rounding
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -141,10 +145,13 @@ def _layer_behind(graph: Any, constants: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in reversed(graph.node):  # the first consumer wins
         found.update({name: layer_name(node, constants) for name in node.input if name not in constants})
+    weighted: dict[str, str] = {}
     for node in reversed(graph.node):
         if is_weighted(node, constants):
-            found[node.input[0]] = layer_name(node, constants)
-    return found
+            weighted[node.input[0]] = layer_name(node, constants)
+        elif node.op_type in MOVING | ROUNDING and node.output[0] in weighted:
+            weighted.update(dict.fromkeys(node.input, weighted[node.output[0]]))
+    return found | weighted
 
 
 def _upstream(graph: Any, compared: set[str]) -> dict[str, set[str]]:

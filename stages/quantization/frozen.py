@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .early import round_early_, round_on_both_sides_
 from .layers import ActivationRounding, RoundedLayer
+from .prepare import rounded_layers, rounding_before
 from .scheme import Scheme
 
 NEXT_TO_NOTHING = 1e-20  # far below one step of any scale, and not zero
+LARGEST_BIAS = 2.0**31 - 256  # in steps: what float32 has below the end of int32
 
 
 class _QuantizeDequantize(torch.autograd.Function):
@@ -75,18 +78,45 @@ class FrozenRounding(nn.Module):
         return _QuantizeDequantize.apply(x, self.scale, self.zero_point, *self.limits)  # type: ignore[no-any-return,no-untyped-call]
 
 
+class FrozenBias(nn.Module):
+    """A bias as integers, in steps of the input's scale times the weights' of that channel, as sums are counted."""
+
+    integers: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bias: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        steps = (bias.detach().double() / scale.double()).round().clamp(-LARGEST_BIAS, LARGEST_BIAS)
+        self.register_buffer("integers", steps.to(torch.int32))
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int32))
+
+    def forward(self) -> Tensor:
+        return _DequantizeWeight.apply(self.integers, self.scale, self.zero_point)  # type: ignore[no-any-return,no-untyped-call]
+
+
 class FrozenLayer(nn.Module):
-    """A convolution or linear layer with integer weights and a float bias."""
+    """A convolution or linear layer with integer weights.
+
+    input_scale: where the bias is to be integers as well. ONNX Runtime (1.30) leaves a matrix product with a float bias
+    in float; a product of more than two dimensions has its bias added by a node of its own, which stays in float.
+    """
 
     weight: Tensor
     scale: Tensor
     zero_point: Tensor
     bias: Tensor | None
 
-    def __init__(self, source: RoundedLayer, *, float_weights: bool) -> None:
+    def __init__(self, source: RoundedLayer, *, float_weights: bool, input_scale: Tensor | None = None) -> None:
         super().__init__()
         weight, bias = source.folded()
         scale = source.weight_scale(weight)
+        self.whole_bias = None
+        if input_scale is not None and bias is not None:
+            # the bias of a channel that is hardly anything else has to fit, too
+            scale = torch.maximum(scale, bias.detach().abs() / (input_scale * LARGEST_BIAS))
+            self.whole_bias = FrozenBias(bias, scale * input_scale)
         integers = (weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).round()
         integers = integers.clamp(-source.weight_limit, source.weight_limit)
         self.float_weights = float_weights
@@ -100,7 +130,9 @@ class FrozenLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         restore = _RoundWeight if self.float_weights else _DequantizeWeight
         weight = restore.apply(self.weight, self.scale, self.zero_point)  # type: ignore[no-untyped-call]
-        return self.source[0].compute(x, weight, self.bias)
+        added_by_itself = isinstance(self.source[0].layer, nn.Linear) and x.ndim != 2
+        bias = self.bias if self.whole_bias is None or added_by_itself else self.whole_bias()
+        return self.source[0].compute(x, weight, bias)
 
 
 def _seen_bias(source: RoundedLayer, bias: Tensor | None) -> Tensor | None:
@@ -117,9 +149,20 @@ def _seen_bias(source: RoundedLayer, bias: Tensor | None) -> Tensor | None:
 def freeze(module: nn.Module, scheme: Scheme) -> nn.Module:
     """A copy of a prepared network in the form that is exported."""
     frozen = copy.deepcopy(module).eval()
+    before = rounding_before(frozen) if scheme.every_edge else {}
+    given = {
+        layer: before[name].scale_and_zero_point()[0]
+        for name, layer in rounded_layers(frozen).items()
+        if name in before
+    }
     for name, part in list(frozen.named_modules()):
         if isinstance(part, ActivationRounding):
             frozen.set_submodule(name, FrozenRounding(part))
         elif isinstance(part, RoundedLayer):
-            frozen.set_submodule(name, FrozenLayer(part, float_weights=scheme.float_weights))
+            layer = FrozenLayer(part, float_weights=scheme.float_weights, input_scale=given.get(part))
+            frozen.set_submodule(name, layer)
+    if scheme.rounds_early:
+        round_early_(frozen, FrozenRounding)
+    if scheme.every_edge:
+        round_on_both_sides_(frozen, FrozenRounding)
     return frozen

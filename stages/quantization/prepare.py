@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ...targets.errors import UnfitError
 from ..tensors import fill_
+from .early import share_, sources
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
 from .learned import layer_for, rounding_for
 from .scheme import Scheme
@@ -53,6 +54,8 @@ def prepare(module: nn.Module, scheme: Scheme) -> nn.Module:
     if not rounded:
         raise UnfitError(NOTHING)
     _insert_roundings_(graph_module, scheme, rounded)
+    if scheme.rounds_early:
+        share_(graph_module, ActivationRounding)
     graph_module.graph.lint()
     graph_module.recompile()
     return graph_module
@@ -81,7 +84,10 @@ def rounding_before(module: nn.Module) -> dict[str, ActivationRounding]:
     found = {}
     for node in module.graph.nodes:
         if node.op == "call_module" and str(node.target) in layers:
-            before = parts.get(str(node.args[0].target))
+            given = node.args[0]
+            while len(taken := sources(given, module)) == 1:
+                given = taken[0]
+            before = parts.get(str(given.target))
             if isinstance(before, ActivationRounding):
                 found[str(node.target)] = before
     return found

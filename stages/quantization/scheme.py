@@ -37,6 +37,11 @@ class Scheme:
         """Whether outputs are rounded too, and not only the inputs of weighted layers."""
         return self.flavour == "ort-u8"
 
+    @property
+    def rounds_early(self) -> bool:
+        """Whether roundings stand before pools and concatenations. TensorRT looks for them right before its layers."""
+        return self.flavour != "trt"
+
     def grid(self, *, nonnegative: bool) -> Grid:
         """The grid of an activation. nonnegative: it comes out of a ReLU or the like."""
         if self.flavour == "trt":

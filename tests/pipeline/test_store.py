@@ -100,6 +100,17 @@ def test_damage_is_noticed_said_and_made_again(tmp_path: Path, name: str, damage
     assert store.load("prune", before.key, artifact(), BUILD) is not None
 
 
+def test_a_stage_of_a_version_that_rounded_elsewhere_is_made_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    store, parent = Store(tmp_path, note=said.append), pruned()
+    before = quantized(parent)
+    assert before.scheme is not None
+    other = replace(before, scheme=replace(before.scheme, flavour="ort-u8"))  # with more roundings than were stored
+    store.save("quantize", replace(other, module=before.module))
+    assert store.load("quantize", before.key, parent, BUILD) is None
+    assert "its weights are of another network" in said[0]
+
+
 def test_an_unfinished_stage_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
     store, before = Store(tmp_path), pruned()
     work = store.work("prune", before.key)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgepress.stages.artifact import Artifact, Context
 from edgepress.stages.contract import InputContract, Preprocessing
 from edgepress.stages.data import Data
+from edgepress.stages.quantization.frozen import FrozenLayer
 from edgepress.stages.splits import in_memory
 from edgepress.targets import profiles
 
@@ -102,3 +103,11 @@ def artifact(module: nn.Module | None = None) -> Artifact:
         preprocessing=Preprocessing(size=(8, 8), channels=1, mean=(0.3,), std=(0.25,)),
     )  # fmt: skip
     return Artifact(module=module or net(), contract=contract, base="model", key="0" * 16)
+
+
+def with_float_biases(frozen: nn.Module) -> nn.Module:
+    """Without the last rounding, by half a step of the sums, which training does not know: it may tip a value over."""
+    for part in frozen.modules():
+        if isinstance(part, FrozenLayer):
+            part.whole_bias = None
+    return frozen

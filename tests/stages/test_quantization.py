@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import artifact, context, net
+from nets import artifact, context, net, with_float_biases
 from torch import Tensor, nn
 
 from edgepress.stages.onnx_file import write_onnx
@@ -95,6 +95,22 @@ def test_a_channel_that_batch_norm_switched_off_stays_finite() -> None:
     assert bool(torch.isfinite(rounded(torch.randn(4, 3, 8, 8))).all())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-9])
+def test_a_channel_that_is_nothing_but_bias_keeps_its_bias_in_whole_numbers(weight: float) -> None:
+    layer = nn.Linear(4, 2)
+    with torch.no_grad():
+        layer.weight[0] = weight
+        layer.bias.copy_(torch.tensor([3.0, -0.5]))
+    frozen = FrozenLayer(
+        RoundedLayer(layer, None, weight_limit=127), float_weights=False, input_scale=torch.tensor(1e-3)
+    )
+    x = torch.randint(0, 256, (8, 4)) * 1e-3
+    assert frozen.whole_bias is not None
+    assert int(frozen.whole_bias.integers.abs().max()) < 2**31
+    torch.testing.assert_close(frozen(x)[:, 0], torch.full((8,), 3.0))
+    torch.testing.assert_close(frozen(x), layer(x), atol=0.01, rtol=0.0)
+
+
 def grids(prepared: nn.Module) -> dict[str, str]:
     return {name: part.grid for name, part in prepared.named_modules() if isinstance(part, ActivationRounding)}
 
@@ -153,7 +169,7 @@ def test_a_network_that_cannot_be_traced_is_rounded_layer_by_layer(flavour: Flav
     prepared = prepare(module, scheme)
     calibrate_(prepared, [x])
     with torch.no_grad():
-        wanted, got, shipped = module(x), prepared(x), freeze(prepared, scheme)(x)
+        wanted, got, shipped = module(x), prepared(x), with_float_biases(freeze(prepared, scheme))(x)
     assert len(rounded_layers(prepared)) == 1
     assert not torch.equal(got, wanted)
     torch.testing.assert_close(got, wanted, atol=0.05 * float(wanted.abs().max()), rtol=0)
@@ -229,7 +245,11 @@ def test_evaluation_never_moves_a_range() -> None:
 def test_the_frozen_form_computes_the_same_numbers(flavour: Flavour, bits: int) -> None:
     scheme = Scheme(flavour=flavour, weight_bits=bits, float_weights=flavour == "trt")  # type: ignore[arg-type]
     prepared = calibrated(scheme)
-    torch.testing.assert_close(answer(freeze(prepared, scheme)), answer(prepared), rtol=1e-4, atol=1e-5)
+    frozen = freeze(prepared, scheme)
+    for part in frozen.modules():
+        if isinstance(part, FrozenLayer) and part.whole_bias is not None and part.bias is not None:
+            assert bool(((part.whole_bias() - part.bias).abs() <= 0.51 * part.whole_bias.scale).all())
+    torch.testing.assert_close(answer(with_float_biases(frozen)), answer(prepared), rtol=1e-4, atol=1e-5)
 
 
 def exported(tmp_path: Path, scheme: Scheme, *, opset: int = 13) -> tuple[Path, torch.fx.GraphModule]:
