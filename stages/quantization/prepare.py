@@ -6,6 +6,7 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,16 @@ MOVING_FUNCTIONS = {
     "flatten", "view", "reshape", "mean", torch.mean, "squeeze", torch.squeeze, "contiguous",
 }  # fmt: skip
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+SIGMOIDS = (nn.Sigmoid, nn.Hardsigmoid)
+SIGMOID_FUNCTIONS = {F.sigmoid, torch.sigmoid, "sigmoid", F.hardsigmoid}
+# What is a value times a function of it, and is exported as that: the function.
+GATED: dict[Any, Any] = {
+    nn.SiLU: torch.sigmoid,
+    nn.Hardswish: F.hardsigmoid,
+    F.silu: torch.sigmoid,
+    F.hardswish: F.hardsigmoid,
+}
 SUFFIX = "_rounding"
 NOTHING = "no convolution or linear layer was found to quantise; is all of the model excluded?"
 
@@ -50,6 +61,8 @@ def prepare(module: nn.Module, scheme: Scheme) -> nn.Module:
     if graph_module is None:
         return each_layer(module, scheme)
     _replace_layers_(graph_module, scheme)
+    if scheme.every_edge:
+        _spell_out_gates_(graph_module)
     rounded = {name for name, part in graph_module.named_modules() if isinstance(part, RoundedLayer)}
     if not rounded:
         raise UnfitError(NOTHING)
@@ -181,6 +194,8 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
 
     def rounding(node: fx.Node) -> fx.Node:
         """The rounded value of a node: one rounding for each producer, shared by everyone who wants it."""
+        if node in made.values():
+            return node
         if node not in made:
             name = f"{node.name}{SUFFIX}"
             grid = scheme.grid(nonnegative=_is_nonnegative(node, graph_module))
@@ -199,9 +214,49 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
     if scheme.every_edge:
         outputs = {argument for node in graph.nodes if node.op == "output" for argument in node.all_input_nodes}
         for node in list(graph.nodes):
+            if _is_gate(node, graph_module) and _is_of(layers, node):
+                for place, operand in enumerate(node.args[:2]):
+                    node.update_arg(place, rounding(operand))
+                    if _is(operand, graph_module, SIGMOIDS, SIGMOID_FUNCTIONS):
+                        operand.update_arg(0, rounding(operand.args[0]))
+            elif node not in layers and not _is_addition(node):
+                continue
             last = _behind_absorbed(node, graph_module)
-            if (node in layers or _is_addition(node)) and not {node, last} & outputs:
+            if not {node, last} & outputs:
                 _round_output_(last, rounding(last))
+
+
+def _spell_out_gates_(graph_module: fx.GraphModule) -> None:
+    """x times sigmoid(x) in place of SiLU, and the like: what is between can be rounded then."""
+    for node in list(graph_module.graph.nodes):
+        kind = type(graph_module.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+        gate = GATED.get(kind) if node.op in ("call_module", "call_function") else None
+        if gate is not None:
+            with graph_module.graph.inserting_before(node):
+                share = graph_module.graph.call_function(gate, (node.args[0],))
+                node.replace_all_uses_with(graph_module.graph.call_function(operator.mul, (node.args[0], share)))
+            graph_module.graph.erase_node(node)
+    graph_module.delete_all_unused_submodules()
+
+
+def _is_gate(node: fx.Node, graph_module: fx.GraphModule) -> bool:
+    """Whether it multiplies a tensor by what a sigmoid has made of one."""
+    is_product = node.op in ("call_function", "call_method") and node.target in PRODUCTS
+    operands = node.args[:2]
+    return (
+        is_product
+        and all(isinstance(operand, fx.Node) for operand in operands)
+        and any(_is(operand, graph_module, SIGMOIDS, SIGMOID_FUNCTIONS) for operand in node.all_input_nodes)
+    )
+
+
+def _is_of(layers: set[fx.Node], node: fx.Node) -> bool:
+    """Whether what comes in at the left has come from a layer that is rounded, or from an addition."""
+    while node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        if node in layers or _is_addition(node):
+            return True
+    return False
 
 
 def _is_addition(node: fx.Node) -> bool:
@@ -237,7 +292,9 @@ def _behind_absorbed(node: fx.Node, graph_module: fx.GraphModule) -> fx.Node:
 def _is_nonnegative(node: fx.Node, graph_module: fx.GraphModule) -> bool:
     if _is(node, graph_module, NONNEGATIVE, NONNEGATIVE_FUNCTIONS):
         return True
-    if node.target in (torch.cat, *ADDITIONS) or _is(node, graph_module, MOVES, MOVING_FUNCTIONS):
+    if node.target in (*ADDITIONS, *PRODUCTS) and not all(isinstance(operand, fx.Node) for operand in node.args[:2]):
+        return False  # by a number, whose sign nobody looks at
+    if node.target in (torch.cat, *ADDITIONS, *PRODUCTS) or _is(node, graph_module, MOVES, MOVING_FUNCTIONS):
         return bool(node.all_input_nodes) and all(
             _is_nonnegative(source, graph_module) for source in node.all_input_nodes
         )

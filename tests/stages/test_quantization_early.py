@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edgepress.stages.comparison import sqnr_db
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization import frozen
-from edgepress.stages.quantization.layers import ActivationRounding
+from edgepress.stages.quantization.layers import ActivationRounding, RoundedLayer
 from edgepress.stages.quantization.prepare import prepare, rounding_before, roundings
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
@@ -201,9 +202,33 @@ class Stem(nn.Module):
         return self.head(F.dropout(F.relu(self.hidden(torch.flatten(x, 1))), training=self.training))  # type: ignore[no-any-return]
 
 
+class Squeezed(nn.Module):
+    """As in EfficientNet: SiLU, and channels weighed by what a sigmoid makes of their means."""
+
+    def __init__(self, activation: nn.Module | None = None, gate: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first, self.activation = nn.Conv2d(3, 8, 3), nn.SiLU(inplace=True) if activation is None else activation
+        self.squeeze, self.expand = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.gate = nn.Sigmoid() if gate is None else gate
+        self.last, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.first(x))
+        share = self.expand(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+        x = F.silu(self.last(self.gate(share) * x))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+SQUEEZED = [
+    "QLinearConv", "QLinearSigmoid", "QLinearMul", "QLinearGlobalAveragePool", "QLinearConv", "QLinearConv",
+    "QLinearSigmoid", "QLinearMul", "QLinearConv", "QLinearSigmoid", "QLinearMul", "QLinearGlobalAveragePool", "QGemm",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
+        (Squeezed, SQUEEZED),
         (Stem, ["QLinearConv", "NhwcMaxPool", "QLinearConv", "QLinearAdd", "QGemm", "QGemm"]),
         (
             Fire,
@@ -225,6 +250,44 @@ def test_onnx_runtime_computes_everything_in_integers(make: type[nn.Module], wan
     carrying = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Flatten", "Reshape"}
     assert [kind for kind in found if kind not in carrying] == wanted
     assert found.count("QuantizeLinear") == 1  # of the image
+
+
+@pytest.mark.parametrize(("activation", "gate"), [(nn.SiLU(), nn.Sigmoid()), (nn.Hardswish(), nn.Hardsigmoid())])
+@pytest.mark.parametrize("flavour", ["trt", *FLAVOURS])
+def test_a_network_with_gates_answers_as_before(activation: nn.Module, gate: nn.Module, flavour: Flavour) -> None:
+    torch.manual_seed(0)
+    module = Squeezed(activation, gate).eval()
+    prepared = calibrated(module, Scheme(flavour=flavour))
+    with torch.no_grad():
+        wanted = module(IMAGES)
+        assert sqnr_db(prepared(IMAGES).numpy(), wanted.numpy()) > 25
+        for part in prepared.modules():
+            if isinstance(part, (ActivationRounding, RoundedLayer)):
+                part.rounding = False
+        torch.testing.assert_close(prepared(IMAGES), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_gates_of_layers_that_stay_in_float_stay_there_too() -> None:
+    module = Squeezed()
+    every = {name for name, part in module.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
+    prepared = prepare(module, Scheme(flavour="ort-u8", exclude=tuple(every - {"head"})))
+    assert len(roundings(prepared)) == 1  # of what the head is given
+
+
+def test_what_may_be_negative_is_not_rounded_as_if_it_could_not() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.b(F.relu(self.a(x)) * -0.5))
+            return self.c(x + -1.0)  # type: ignore[no-any-return]
+
+    for flavour in FLAVOURS:
+        before = rounding_before(prepare(Shifted(), Scheme(flavour=flavour)))
+        assert before["b"].grid != "unsigned"
+        assert before["c"].grid != "unsigned"
 
 
 @pytest.mark.parametrize(
