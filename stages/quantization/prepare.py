@@ -17,29 +17,21 @@ from ..tensors import fill_
 from .early import share_, sources
 from .layers import ActivationRounding, RoundedByItself, RoundedLayer
 from .learned import layer_for, rounding_for
+from .nodes import (
+    SIGMOID_FUNCTIONS,
+    SIGMOIDS,
+    behind_absorbed,
+    comes_of,
+    does,
+    is_addition,
+    is_gate,
+    is_nonnegative,
+    only_user,
+)
 from .scheme import Scheme
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
-# A runtime drops these before a rounding whose zero point is 0, so the rounding belongs behind them.
-ABSORBED = (nn.ReLU, nn.ReLU6)
-MOVES = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample,
-)  # fmt: skip
-NONNEGATIVE_FUNCTIONS = {
-    F.relu, F.relu6, torch.relu, F.sigmoid, torch.sigmoid, F.hardsigmoid, F.softmax, "relu", "relu_", "sigmoid",
-}  # fmt: skip
-ABSORBED_FUNCTIONS = {F.relu, F.relu6, torch.relu, "relu", "relu_"}
-MOVING_FUNCTIONS = {
-    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.dropout, F.interpolate, torch.flatten,
-    "flatten", "view", "reshape", "mean", torch.mean, "squeeze", torch.squeeze, "contiguous",
-}  # fmt: skip
-ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
-SIGMOIDS = (nn.Sigmoid, nn.Hardsigmoid)
-SIGMOID_FUNCTIONS = {F.sigmoid, torch.sigmoid, "sigmoid", F.hardsigmoid}
 # What is a value times a function of it, and is exported as that: the function.
 GATED: dict[Any, Any] = {
     nn.SiLU: torch.sigmoid,
@@ -175,7 +167,7 @@ def _replace_layers_(graph_module: fx.GraphModule, scheme: Scheme) -> None:
 
 def _norm_behind(node: fx.Node, parts: Mapping[str, nn.Module], calls: Mapping[str, int]) -> fx.Node | None:
     """The batch norm that alone takes this layer's output, where both are used once."""
-    follower = _only_user(node)
+    follower = only_user(node)
     if follower is None or follower.op != "call_module":
         return None
     norm = parts[str(follower.target)]
@@ -198,7 +190,7 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
             return node
         if node not in made:
             name = f"{node.name}{SUFFIX}"
-            grid = scheme.grid(nonnegative=_is_nonnegative(node, graph_module))
+            grid = scheme.grid(nonnegative=is_nonnegative(node, graph_module))
             graph_module.add_submodule(name, rounding_for(grid, scheme))
             with graph.inserting_after(node):
                 made[node] = graph.call_module(name, (node,))
@@ -208,20 +200,20 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
     for node in list(graph.nodes):
         if node in layers:
             node.update_arg(0, rounding(node.args[0]))
-        elif _is_addition(node):
+        elif is_addition(node):
             for place in _operands_to_round(node, scheme, layers):
                 node.update_arg(place, rounding(node.args[place]))
     if scheme.every_edge:
         outputs = {argument for node in graph.nodes if node.op == "output" for argument in node.all_input_nodes}
         for node in list(graph.nodes):
-            if _is_gate(node, graph_module) and _is_of(layers, node):
+            if is_gate(node, graph_module) and comes_of(layers, node):
                 for place, operand in enumerate(node.args[:2]):
                     node.update_arg(place, rounding(operand))
-                    if _is(operand, graph_module, SIGMOIDS, SIGMOID_FUNCTIONS):
+                    if does(operand, graph_module, SIGMOIDS, SIGMOID_FUNCTIONS):
                         operand.update_arg(0, rounding(operand.args[0]))
-            elif node not in layers and not _is_addition(node):
+            elif node not in layers and not is_addition(node):
                 continue
-            last = _behind_absorbed(node, graph_module)
+            last = behind_absorbed(node, graph_module)
             if not {node, last} & outputs:
                 _round_output_(last, rounding(last))
 
@@ -237,30 +229,6 @@ def _spell_out_gates_(graph_module: fx.GraphModule) -> None:
                 node.replace_all_uses_with(graph_module.graph.call_function(operator.mul, (node.args[0], share)))
             graph_module.graph.erase_node(node)
     graph_module.delete_all_unused_submodules()
-
-
-def _is_gate(node: fx.Node, graph_module: fx.GraphModule) -> bool:
-    """Whether it multiplies a tensor by what a sigmoid has made of one."""
-    is_product = node.op in ("call_function", "call_method") and node.target in PRODUCTS
-    operands = node.args[:2]
-    return (
-        is_product
-        and all(isinstance(operand, fx.Node) for operand in operands)
-        and any(_is(operand, graph_module, SIGMOIDS, SIGMOID_FUNCTIONS) for operand in node.all_input_nodes)
-    )
-
-
-def _is_of(layers: set[fx.Node], node: fx.Node) -> bool:
-    """Whether what comes in at the left has come from a layer that is rounded, or from an addition."""
-    while node.all_input_nodes:
-        node = node.all_input_nodes[0]
-        if node in layers or _is_addition(node):
-            return True
-    return False
-
-
-def _is_addition(node: fx.Node) -> bool:
-    return node.op in ("call_function", "call_method") and node.target in ADDITIONS
 
 
 def _operands_to_round(node: fx.Node, scheme: Scheme, layers: set[fx.Node]) -> tuple[int, ...]:
@@ -281,33 +249,3 @@ def _round_output_(node: fx.Node, rounded: fx.Node) -> None:
     for user in list(node.users):
         if user is not rounded:
             user.replace_input_with(node, rounded)
-
-
-def _behind_absorbed(node: fx.Node, graph_module: fx.GraphModule) -> fx.Node:
-    """The ReLU that swallows this node's output, or the node."""
-    follower = _only_user(node)
-    return follower if follower is not None and _is(follower, graph_module, ABSORBED, ABSORBED_FUNCTIONS) else node
-
-
-def _is_nonnegative(node: fx.Node, graph_module: fx.GraphModule) -> bool:
-    if _is(node, graph_module, NONNEGATIVE, NONNEGATIVE_FUNCTIONS):
-        return True
-    if node.target in (*ADDITIONS, *PRODUCTS) and not all(isinstance(operand, fx.Node) for operand in node.args[:2]):
-        return False  # by a number, whose sign nobody looks at
-    if node.target in (torch.cat, *ADDITIONS, *PRODUCTS) or _is(node, graph_module, MOVES, MOVING_FUNCTIONS):
-        return bool(node.all_input_nodes) and all(
-            _is_nonnegative(source, graph_module) for source in node.all_input_nodes
-        )
-    if node.op == "call_module" and isinstance(graph_module.get_submodule(str(node.target)), ActivationRounding):
-        return _is_nonnegative(node.all_input_nodes[0], graph_module)
-    return False
-
-
-def _is(node: fx.Node, graph_module: fx.GraphModule, modules: tuple[type, ...], functions: set[object]) -> bool:
-    if node.op == "call_module":
-        return isinstance(graph_module.get_submodule(str(node.target)), modules)
-    return node.op in ("call_function", "call_method") and node.target in functions
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
