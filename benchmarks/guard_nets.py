@@ -134,6 +134,52 @@ class SqueezeNet(nn.Module):
         return F.adaptive_avg_pool2d(F.relu(self.head(self.fires(self.stem(x)))), 1).flatten(1)
 
 
+class Squeezing(nn.Module):
+    """MBConv: an inverted residual with SiLU, whose channels are weighed by what their means say."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expand: int, kernel: int) -> None:
+        super().__init__()
+        inside = inputs * expand
+        self.skips = stride == 1 and inputs == outputs
+        self.expand = normed(inputs, inside, 1) if expand > 1 else nn.Identity()
+        self.depthwise = normed(inside, inside, kernel, stride=stride, groups=inside)
+        self.squeeze, self.excite = nn.Conv2d(inside, inputs // 4, 1), nn.Conv2d(inputs // 4, inside, 1)
+        self.project = nn.Sequential(nn.Conv2d(inside, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(self.expand(x))
+        y = y * torch.sigmoid(self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
+        return x + self.project(y) if self.skips else self.project(y)
+
+
+class EfficientNet(nn.Module):
+    """Tan and Le, 2019 (arXiv:1905.11946): B0, 0.39 billion multiply-accumulates at 224 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # times wider inside, width, blocks, stride of the first, kernel
+        plan = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
+                (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))  # fmt: skip
+        blocks: list[nn.Module] = []
+        inside = 32
+        for expand, width, count, stride, kernel in plan:
+            for place in range(count):
+                first = stride if place == 0 else 1
+                blocks.append(Squeezing(inside, width, stride=first, expand=expand, kernel=kernel))
+                inside = width
+        self.body = nn.Sequential(normed(3, 32, 3, stride=2), *blocks, normed(inside, 1280, 1))
+        self.head = nn.Linear(1280, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.adaptive_avg_pool2d(self.body(x), 1).flatten(1))
+
+
+def normed(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Module:
+    """A convolution, its batch norm and SiLU."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.SiLU())
+
+
 def seeded(module: nn.Module) -> nn.Module:
     """The same weights each time, spread so that every class is answered now and then."""
     generator = torch.Generator().manual_seed(0)

@@ -6,10 +6,11 @@ python benchmarks/quantization.py --data imagefolder:FOLDER --teacher FILE [--ne
 bits: a ResNet whose parameters are named as in examples/my_model.py, calibrated and not trained, in OpenVINO held to
 AVX2 (ONEDNN_MAX_CPU_ISA): weights of 8 bits against the 7 of the profile x86-avx2, on the same test images as float.
 step: a training step with the rounding in place against one in float32, in turn, and the peak memory of each.
-peers: MobileNetV2 at half width, a small ViT, ResNet-18, SqueezeNet and the MNIST example, random weights: our file for
-each runtime against what onnxruntime.quantization.quantize_static makes by default and with the options that ONNX
-Runtime recommends for its CPU, and against nncf.quantize where that is installed, timed in turn in both runtimes; and
-the same integers with activations rounded behind pools and concatenations and not before, where that differs.
+peers: MobileNetV2 at half width, a small ViT, ResNet-18, SqueezeNet, EfficientNet-B0 and the MNIST example, random
+weights: our file for each runtime against what onnxruntime.quantization.quantize_static makes by default and with the
+options that ONNX Runtime recommends for its CPU, and against nncf.quantize where that is installed, timed in turn in
+both runtimes; and the same integers with activations rounded behind pools and concatenations and not before, where that
+differs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 import torch
 from distill_nets import resnet20, resnet56
 from distill_runs import room
-from guard_nets import MobileNet, SqueezeNet, seeded
+from guard_nets import EfficientNet, MobileNet, SqueezeNet, seeded
 from latency_nets import ResNet18, settled
 from peers import nncf_file, static
 from seeds import Results, parser, seeds_of, table, wanted
@@ -81,7 +82,7 @@ def main() -> None:
         parts: dict[str, Callable[[int], None]] = {
             "bits": lambda seed: bits(results, net.eval(), found.data, limit, seed),
             "step": lambda seed: step(results, net, found.data, rounds, seed),
-            "peers": lambda seed: peers(results, seconds, seed),
+            "peers": lambda seed: peers(results, seconds, seed, quick=options.quick),
         }
         for name in wanted(options, NAMES):
             for seed in seeds_of(options):
@@ -196,7 +197,7 @@ def peak_mb(net: nn.Module, name: str, images: Tensor, labels: Tensor) -> float:
     return memory.now_mb().get("peak", math.nan) - before
 
 
-def peers(results: Results, seconds: float, seed: int) -> None:
+def peers(results: Results, seconds: float, seed: int, *, quick: bool) -> None:
     """Ours against the peers' defaults in both runtimes: speed and fidelity."""
     from mnist_nets import student
     from vit import teacher as vit
@@ -208,8 +209,11 @@ def peers(results: Results, seconds: float, seed: int) -> None:
         "ViT": (vit(size=SIZE, patch=12).eval(), large),
         "ResNet-18": (settled(ResNet18(10), large), large),
         "SqueezeNet": (seeded(SqueezeNet()), large),
+        "EfficientNet-B0": (settled(EfficientNet(), large), large),
         "MNIST": (settled(student(), digits), digits),
     }
+    if quick:
+        nets = {name: nets[name] for name in ("MobileNetV2", "MNIST")}
     for name, (net, shape) in nets.items():
         for runtime, flavour in LAYOUTS.items():
             if target(runtime).unavailable():
