@@ -219,16 +219,24 @@ def _insert_roundings_(graph_module: fx.GraphModule, scheme: Scheme, rounded: se
 
 
 def _spell_out_gates_(graph_module: fx.GraphModule) -> None:
-    """x times sigmoid(x) in place of SiLU, and the like: what is between can be rounded then."""
-    for node in list(graph_module.graph.nodes):
-        kind = type(graph_module.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+    """x times sigmoid(x) in place of SiLU, and the like: what is between can be rounded then.
+
+    A module keeps its place and hands the product on, so that a loss which looks there still finds it.
+    """
+    graph, parts = graph_module.graph, dict(graph_module.named_modules())
+    for node in list(graph.nodes):
+        kind = type(parts[node.target]) if node.op == "call_module" else node.target
         gate = GATED.get(kind) if node.op in ("call_module", "call_function") else None
-        if gate is not None:
-            with graph_module.graph.inserting_before(node):
-                share = graph_module.graph.call_function(gate, (node.args[0],))
-                node.replace_all_uses_with(graph_module.graph.call_function(operator.mul, (node.args[0], share)))
-            graph_module.graph.erase_node(node)
-    graph_module.delete_all_unused_submodules()
+        if gate is None:
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(operator.mul, (node.args[0], graph.call_function(gate, (node.args[0],))))
+        if node.op == "call_module":
+            graph_module.set_submodule(node.target, nn.Identity())
+            node.update_arg(0, product)
+        else:
+            node.replace_all_uses_with(product)
+            graph.erase_node(node)
 
 
 def _operands_to_round(node: fx.Node, scheme: Scheme, layers: set[fx.Node]) -> tuple[int, ...]:

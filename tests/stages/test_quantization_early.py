@@ -267,6 +267,21 @@ def test_a_network_with_gates_answers_as_before(activation: nn.Module, gate: nn.
         torch.testing.assert_close(prepared(IMAGES), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_a_gate_stays_where_a_loss_can_look_at_it() -> None:
+    """One module that is called twice, too."""
+    activation = nn.SiLU()
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 4, 1), activation, nn.Conv2d(4, 4, 1)).eval()
+    prepared = calibrated(module, Scheme(flavour="ort-u8"))
+    seen: list[Tensor] = []
+    prepared.get_submodule("1").register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        prepared(IMAGES)
+        wanted = activation(module[0](IMAGES))
+    assert len(seen) == 2
+    assert sqnr_db(seen[0].numpy(), wanted.numpy()) > 25
+    assert not any(isinstance(part, nn.SiLU) for part in prepared.modules())
+
+
 def test_gates_of_layers_that_stay_in_float_stay_there_too() -> None:
     module = Squeezed()
     every = {name for name, part in module.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
