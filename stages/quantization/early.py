@@ -12,12 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-# What takes every value of its answer from its input, or is 0, and picks the same ones after a rounding.
-PICKS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-)  # fmt: skip
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-PLACES = (*NOTHING, nn.ChannelShuffle, nn.PixelShuffle, nn.ZeroPad2d)
+from .nodes import NOTHING, PICKS, PLACES, does
+
 # A transposition or another shape is left out: OpenVINO finds attention by them.
 FUNCTIONS = {
     F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
@@ -125,9 +121,7 @@ def _commutes(node: fx.Node, graph_module: fx.GraphModule) -> bool:
 
 def _is_nothing(node: fx.Node, graph_module: fx.GraphModule) -> bool:
     """Whether nothing of it is left in the exported file."""
-    if node.op == "call_module":
-        return isinstance(graph_module.get_submodule(str(node.target)), NOTHING)
-    return node.target in (F.dropout, F.dropout2d, "contiguous")
+    return does(node, graph_module, NOTHING, {F.dropout, F.dropout2d, "contiguous"})
 
 
 def _roundings(graph_module: fx.GraphModule, kind: type[nn.Module]) -> list[fx.Node]:
@@ -135,7 +129,7 @@ def _roundings(graph_module: fx.GraphModule, kind: type[nn.Module]) -> list[fx.N
 
 
 def _rounds(node: fx.Node, graph_module: fx.GraphModule, kind: type[nn.Module]) -> bool:
-    return node.op == "call_module" and isinstance(graph_module.get_submodule(str(node.target)), kind)
+    return does(node, graph_module, (kind,), set())
 
 
 def _rounded(

@@ -13,9 +13,15 @@ from .layers import ActivationRounding
 NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 # A runtime drops these before a rounding whose zero point is 0, so the rounding belongs behind them.
 ABSORBED = (nn.ReLU, nn.ReLU6)
+# What takes every value of its answer from its input, or is 0, and picks the same ones after a rounding.
+PICKS = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+PLACES = (*NOTHING, nn.ChannelShuffle, nn.PixelShuffle, nn.ZeroPad2d)
+# What makes no negative value of others.
 MOVES = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample,
+    *PICKS, *PLACES, nn.Flatten, nn.Upsample, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
 NONNEGATIVE_FUNCTIONS = {
     F.relu, F.relu6, torch.relu, F.sigmoid, torch.sigmoid, F.hardsigmoid, F.softmax, "relu", "relu_", "sigmoid",
