@@ -99,8 +99,8 @@ class FrozenBias(nn.Module):
 class FrozenLayer(nn.Module):
     """A convolution or linear layer with integer weights.
 
-    input_scale: where the bias is to be integers as well. ONNX Runtime (1.31.1) leaves a matrix product with a float bias
-    in float; a product of more than two dimensions has its bias added by a node of its own, which stays in float.
+    input_scale: where the bias is to be integers as well. ONNX Runtime (1.31.1) leaves a matrix product with a float
+    bias in float; a product of more than two dimensions has its bias added by a node of its own, which stays in float.
     """
 
     weight: Tensor
