@@ -7,10 +7,10 @@ bits: a ResNet whose parameters are named as in examples/my_model.py, calibrated
 AVX2 (ONEDNN_MAX_CPU_ISA): weights of 8 bits against the 7 of the profile x86-avx2, on the same test images as float.
 step: a training step with the rounding in place against one in float32, in turn, and the peak memory of each.
 peers: MobileNetV2 at half width, a small ViT, ResNet-18, SqueezeNet, EfficientNet-B0 and the MNIST example, random
-weights: our file for each runtime against what onnxruntime.quantization.quantize_static makes by default and with the
-options that ONNX Runtime recommends for its CPU, and against nncf.quantize where that is installed, timed in turn in
-both runtimes; and the same integers with activations rounded behind pools and concatenations and not before, where that
-differs.
+weights: our file for each runtime, with additions rounded as this CPU is faster with, against what
+onnxruntime.quantization.quantize_static makes by default and with the options that ONNX Runtime recommends for its
+CPU, and against nncf.quantize where that is installed, timed in turn in both runtimes; and the same integers with
+activations rounded behind pools and concatenations and not before, where that differs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ from edgepress.stages.data import Data, loader
 from edgepress.stages.evaluation import EVAL_BATCH
 from edgepress.stages.onnx_file import write_onnx
 from edgepress.stages.quantization import frozen
-from edgepress.stages.quantization.posttraining import calibrate
+from edgepress.stages.quantization.additions import faster_additions
+from edgepress.stages.quantization.posttraining import Calibrated, calibrate
 from edgepress.stages.quantization.prepare import prepare
 from edgepress.stages.quantization.ranges import calibrate_
 from edgepress.stages.quantization.scheme import Flavour, Scheme
@@ -51,6 +52,7 @@ from edgepress.stages.quantization.switching import switch_
 from edgepress.stages.weights import load_weights_
 from edgepress.targets import memory, profiles
 from edgepress.targets.measure import Engine, Measurement, measure
+from edgepress.targets.probing import LocalProber
 from edgepress.targets.runtimes import target
 from edgepress.targets.statistics import paired_drop, ratio
 
@@ -230,13 +232,20 @@ def against_peers(
     images = nn.functional.interpolate(coarse, shape[1:], mode="bilinear") - 0.5
     show_norms(net, images[:64])
     calibration, shown = images[:CALIBRATION], images[CALIBRATION:]
-    scheme = Scheme(flavour=flavour)
+    batches = list(torch.split(calibration, 64))
+    found_by: dict[Scheme, Calibrated] = {}
+
+    def ours(path: Path, scheme: Scheme) -> Path:
+        if scheme not in found_by:
+            found_by[scheme] = calibrate(net, scheme, batches, are_classes=True)
+        return written(frozen.freeze(found_by[scheme].module, found_by[scheme].scheme), path, shown[:1])
+
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         folder = Path(name)
         files = {"float": written(net, folder / "float.onnx", shown[:1])}
-        ours = calibrate(net, scheme, list(torch.split(calibration, 64)), are_classes=True)
-        files["ours"] = written(frozen.freeze(ours.module, ours.scheme), folder / "ours.onnx", shown[:1])
-        files[LATE] = written(rounded_late(ours.module, ours.scheme), folder / "late.onnx", shown[:1])
+        scheme = laid_out(net, Scheme(flavour=flavour), runtime, ours, shown[:1])
+        files["ours"] = ours(folder / "ours.onnx", scheme)
+        files[LATE] = written(rounded_late(found_by[scheme]), folder / "late.onnx", shown[:1])
         if files[LATE].read_bytes() == files["ours"].read_bytes():
             del files[LATE]
         files |= static(files["float"], calibration.numpy(), folder)
@@ -246,7 +255,7 @@ def against_peers(
             for kind, path in files.items()
         ]
         found = timed(engines, shown.numpy(), seconds=seconds)
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {"both operands of additions rounded": float(scheme.whole_additions)}
     for kind in files:
         latency = found.figures[kind].latency
         if latency is None:
@@ -261,10 +270,20 @@ def against_peers(
     return figures
 
 
-def rounded_late(prepared: nn.Module, scheme: Scheme) -> nn.Module:
+def laid_out(
+    net: nn.Module, scheme: Scheme, runtime: str, write: Callable[[Path, Scheme], Path], sample: Tensor
+) -> Scheme:
+    """The scheme as a job settles it: in OpenVINO, with additions rounded as this CPU is faster with."""
+    if scheme.flavour != "openvino":
+        return scheme
+    prober = LocalProber(runtime=runtime, sample=sample.numpy())
+    return faster_additions(net, scheme, prober=prober, write=write).scheme
+
+
+def rounded_late(ours: Calibrated) -> nn.Module:
     """The same integers; activations are rounded where the layers read them, behind pools and concatenations."""
     with mock.patch.object(frozen, "round_early_", return_value=None):
-        return frozen.freeze(prepared, scheme)
+        return frozen.freeze(ours.module, ours.scheme)
 
 
 def show_norms(net: nn.Module, images: Tensor) -> None:

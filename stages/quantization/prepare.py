@@ -244,12 +244,12 @@ def _operands_to_round(node: fx.Node, scheme: Scheme, layers: set[fx.Node]) -> t
     operands = [argument for argument in node.args[:2] if isinstance(argument, fx.Node)]
     if len(operands) < 2:
         return ()  # an offset, not a residual
-    if scheme.every_edge:
-        return (0, 1)
-    # The other operand fuses with its convolution, whose sum then leaves in the skip's precision.
     from_layer = [operand in layers for operand in operands]
+    if scheme.every_edge or (scheme.whole_additions and any(from_layer)):
+        return (0, 1)
     if not any(from_layer):
         return ()
+    # The other operand fuses with its convolution, whose sum then leaves in the skip's precision.
     return (0,) if from_layer == [False, True] else (1,)
 
 

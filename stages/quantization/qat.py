@@ -11,9 +11,11 @@ from ...targets.cpu import weight_bits
 from ...targets.errors import StageError, did_you_mean
 from ...targets.profiles import Profile
 from ..artifact import Artifact, Context, Record
+from ..crew import crew as meet
 from ..data import loader
 from ..evaluation import quality
 from ..quantize import Quantize
+from .additions import with_faster_additions
 from .deciding import give_back, told_of_training, why_not_to_train
 from .doubts import doubts
 from .posttraining import calibrate
@@ -36,6 +38,11 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     batches = calibration_images(context, settings.calibration)
     for doubt in doubts(batches, context):
         context.note(f"quantize: {doubt}")
+    crew = meet()
+    additions = crew.told(crew.in_main(lambda: with_faster_additions(artifact.module, scheme, context, batches)))
+    scheme = additions.scheme
+    if words := additions.sentence():
+        context.note(f"quantize: {words}")
     are_classes = data.task.has_one_class_each
     calibrated = calibrate(artifact.module, scheme, batches, are_classes=are_classes)
     module, scheme = calibrated.module, calibrated.scheme
@@ -45,6 +52,7 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
         "layers": len(rounded_layers(module)),
         "weight_bits": scheme.weight_bits,
         "flavour": scheme.flavour,
+        "additions": additions.facts(),
         "calibration_images": sum(map(len, batches)),
         "post_training": calibrated.facts(),
         "validation_float": quality(artifact.module, data.val, data),

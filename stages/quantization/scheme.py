@@ -13,8 +13,10 @@ class Scheme:
 
     trt: signed and symmetric everywhere; inputs of weighted layers and the skip input of residual additions; nothing
     between convolution, batch norm and ReLU. openvino: the same places; unsigned where values cannot be negative,
-    which is one more bit of resolution at the same speed. ort-u8: unsigned on every edge, since ONNX Runtime fuses
-    a convolution only when its output is rounded too, and drops a ReLU only before a zero point of 0.
+    which is one more bit of resolution at the same speed. additions: whether the other operand of a residual addition
+    is rounded as well, with which OpenVINO is faster on some CPUs and slower on others. ort-u8: unsigned on every
+    edge, since ONNX Runtime fuses a convolution only when its output is rounded too, and drops a ReLU only before a
+    zero point of 0.
 
     weight_bits: 7 on CPUs that add two 8-bit products in 16 bits and saturate (no VNNI).
     exclude: names of layers that stay in float. learned: scales are parameters and not those of observed ranges.
@@ -26,6 +28,7 @@ class Scheme:
     by_layer: bool = False  # each layer rounded by itself: the code between them cannot be followed
     float_weights: bool = False  # TensorRT 8 wants weights as float -> quantise -> dequantise
     learned: bool = False
+    additions: Literal["skip", "both"] = "skip"
 
     @property
     def weight_limit(self) -> int:
@@ -36,6 +39,11 @@ class Scheme:
     def every_edge(self) -> bool:
         """Whether outputs are rounded too, and not only the inputs of weighted layers."""
         return self.flavour == "ort-u8"
+
+    @property
+    def whole_additions(self) -> bool:
+        """Whether both operands of a residual addition are rounded."""
+        return self.every_edge or self.additions == "both"
 
     @property
     def rounds_early(self) -> bool:

@@ -16,44 +16,32 @@ from torch import Tensor, nn
 
 from ...targets import cpu
 from ..artifact import Context
-from ..onnx_file import write_onnx
-from ..quantization.frozen import freeze
-from ..quantization.prepare import prepare
+from ..quantization.additions import with_faster_additions
 from ..quantization.qat import calibration_images, scheme_for
-from ..quantization.ranges import calibrate_
-from ..twins import computes_in_half, takes_half_by_flag
+from ..quantization.trial import write_int8, writer
+from ..twins import takes_half_by_flag
 from .bench import Form
 
 CALIBRATION_IMAGES = 64
 FLOAT: Final = "fp32"
 
 
-def forms(context: Context, example: Tensor) -> Mapping[str, Form]:
-    """Every form that the stages to come would make, the plain one first."""
+def forms(context: Context, network: nn.Module, example: Tensor) -> Mapping[str, Form]:
+    """Every form that the stages to come would make, the plain one first. network: that is to be pruned."""
     profile, later = context.profile, context.later
-    dynamic_batch = bool(getattr(later.get("export"), "dynamic_batch", False))
-    tensorrt = profile.runtime_version if profile.runtime == "tensorrt" else None
-
-    def write(module: nn.Module, path: Path, *, half: bool = False) -> None:
-        write_onnx(
-            module, path, example=example, opset=profile.opset, dynamic_batch=dynamic_batch, metadata={}, half=half,
-            tensorrt=tensorrt,
-        )  # fmt: skip
-
-    def write_int8(module: nn.Module, path: Path) -> None:
-        scheme = scheme_for(profile, exclude=tuple(getattr(later["quantize"], "exclude", ())))
-        prepared = prepare(module, scheme)
-        calibrate_(prepared, images)
-        write(freeze(prepared.eval(), scheme), path, half=computes_in_half("int8", profile))
-
+    write = writer(context, example)
     found = {FLOAT: Form(name=FLOAT, write=write)}
-    if tensorrt is not None and "fp16" in profile.precisions:
+    if profile.runtime == "tensorrt" and "fp16" in profile.precisions:
         found["fp16"] = Form(name="fp16", write=partial(write, half=not takes_half_by_flag(profile)))
     if "bf16" in profile.precisions and _computes_in_bfloat16(context):
         found["bf16"] = Form(name="bf16", write=write)
     if "quantize" in later:
         images = calibration_images(context, CALIBRATION_IMAGES)
-        found["int8"] = Form(name="int8", write=write_int8)
+        plain = scheme_for(profile, exclude=tuple(getattr(later["quantize"], "exclude", ())))
+        scheme = with_faster_additions(network, plain, context, images).scheme
+        found["int8"] = Form(
+            name="int8", write=partial(write_int8, scheme=scheme, images=images, write=write, context=context)
+        )
     return found
 
 

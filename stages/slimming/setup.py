@@ -12,10 +12,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...targets.errors import StageError, UnfitError
-from ...targets.probing import LocalProber, Prober
-from ...targets.remote.probing import BoardProber
 from ..artifact import Context
 from ..data import loader
+from ..probing import prober_of
 from ..prune import ACCURACY, Prune
 from ..structure import Gone
 from . import tables
@@ -80,23 +79,6 @@ def reachable(goals: Mapping[str, float], context: Context) -> dict[str, float]:
     return kept
 
 
-def prober_of(context: Context) -> Prober | None:
-    """Who times candidates; None: nobody can."""
-    if context.prober is not None:
-        return context.prober
-    profile = context.profile
-    if profile.device != "local" and not context.boards:
-        return None
-    batch = next(iter(loader(context.data.val, batch_size=1, shuffle=False, seed=0, epoch=0)))[0]
-    sample = np.ascontiguousarray(context.data.preprocessing.normalize(batch).numpy())
-    if context.boards:
-        holds = bool(getattr(context.later.get("profile"), "lock_clocks", False))
-        return BoardProber(board=context.boards[0], profile=profile, sample=sample, lock_clocks=holds)
-    return LocalProber(
-        runtime=profile.measures_with, sample=sample, threads=profile.threads, environment=profile.environment
-    )
-
-
 def prepare(
     settings: Prune,
     module: nn.Module,
@@ -115,7 +97,7 @@ def prepare(
     if not groups.found:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(groups.refused.items())[:5]) or "it has no layers"
         raise UnfitError(f"no channel can be removed from this network ({why}). Leave the stage out (--set prune=off).")
-    made = _writable(forms(context, example), module, context)
+    made = _writable(forms(context, module, example), module, context)
     prober = prober_of(context)
     layers = layers_of(module, groups, example)
     if prober is None:

@@ -385,7 +385,7 @@ def test_a_form_that_the_network_cannot_take_is_left_out_with_the_reason(
     def refuse(*_: Any, **__: Any) -> Any:
         raise StageError("it branches on values")
 
-    monkeypatch.setattr("edgepress.stages.slimming.forms.prepare", refuse)
+    monkeypatch.setattr("edgepress.stages.quantization.trial.prepare", refuse)
     later = {"quantize": Quantize(), "export": Export()}
     found = pruned(surroundings(tmp_path / "work", FakeProber(), notes, later=later, speedup=2))
     assert facts_of(found)["form"] == "fp32"
