@@ -25,6 +25,7 @@ from .scheme import Scheme
 from .trial import write_int8, writer
 
 SECONDS = 4.0  # of timing, for both files together
+SIDES = {"skip": "one side", "both": "both sides"}
 Write = Callable[[Path, Scheme], object]
 KEPT = "additions.json"  # in the stage's folder: what was trained with one layout does not go on with the other
 
@@ -40,8 +41,9 @@ class Additions:
 
     def facts(self) -> dict[str, Any]:
         """As JSON can hold it."""
+        rounded = "both" if self.scheme.whole_additions else "skip"
         seen = None if self.seen is None else asdict(self.seen)
-        return {"rounded": self.scheme.additions, "both_are_faster": seen, "failed": self.failed}
+        return {"rounded": rounded, "both_are_faster": seen, "failed": self.failed}
 
     def sentence(self) -> str | None:
         """What the user should know; None: nothing was tried."""
@@ -49,9 +51,10 @@ class Additions:
             return f"one operand of residual additions is rounded; whether both were faster is not known: {self.failed}"
         if self.seen is None:
             return None
-        words = f"{self.seen.value:.2f} times as fast as one alone ({self.seen.low:.2f} to {self.seen.high:.2f})"
-        chosen = "both operands" if self.scheme.additions == "both" else "one operand"
-        return f"{chosen} of residual additions are rounded: both are {words} here"
+        times = f"{self.seen.value:.2f} times as fast here ({self.seen.low:.2f} to {self.seen.high:.2f})"
+        if self.scheme.additions == "both":
+            return f"both operands of residual additions are rounded, which is {times}"
+        return f"one operand of residual additions is rounded; with both it would be {times}"
 
 
 def with_faster_additions(module: nn.Module, scheme: Scheme, context: Context, images: Sequence[Tensor]) -> Additions:
@@ -66,6 +69,7 @@ def with_faster_additions(module: nn.Module, scheme: Scheme, context: Context, i
     write = writer(context, images[0][:1])
 
     def write_with(path: Path, scheme: Scheme) -> None:
+        context.progress.update(0.0, f"timing INT8 with additions rounded on {SIDES[scheme.additions]}")
         write_int8(module, path, scheme=scheme, images=images, write=write, context=context)
 
     return faster_additions(module, scheme, prober=prober, write=write_with, kept=context.work / KEPT)

@@ -43,6 +43,7 @@ def quantize(settings: Quantize, artifact: Artifact, context: Context) -> Artifa
     scheme = additions.scheme
     if words := additions.sentence():
         context.note(f"quantize: {words}")
+    context.progress.update(0.0, "calibrating")
     are_classes = data.task.has_one_class_each
     calibrated = calibrate(artifact.module, scheme, batches, are_classes=are_classes)
     module, scheme = calibrated.module, calibrated.scheme

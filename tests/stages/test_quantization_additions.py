@@ -152,7 +152,14 @@ def test_the_stage_trains_and_exports_the_layout_that_was_chosen(tmp_path: Path)
     told = found.records[-1].metrics["additions"]
     assert told["rounded"] == "both"
     assert told["both_are_faster"]["low"] > 1
-    assert any("both operands of residual additions are rounded" in note for note in notes)
+    assert any("both operands of residual additions are rounded, which is" in note for note in notes)
+
+
+def test_the_record_says_both_where_every_value_is_rounded(tmp_path: Path) -> None:
+    assert Additions(scheme=Scheme(flavour="ort-u8")).facts()["rounded"] == "both"
+    assert Additions(scheme=Scheme(flavour="trt")).sentence() is None
+    slower = chosen(tmp_path, FakeProber(law=faster_with(0.1)))
+    assert "one operand of residual additions is rounded; with both it would be 0." in str(slower.sentence())
 
 
 def test_pruning_times_candidates_in_the_layout_that_was_chosen(tmp_path: Path) -> None:
