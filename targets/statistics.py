@@ -1,7 +1,7 @@
 """What the samples of a measurement say: medians, percentiles, ratios, and how sure each of them is."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -72,6 +72,19 @@ class Latency:
         """Bootstrap over rounds: samples of one round share a disturbance, rounds do not."""
         medians = _resampled_medians(self, _draws(self, seed=RESAMPLING_SEED))
         return _middle95(medians)
+
+    def then(self, other: "Latency", *, at_s: float) -> "Latency":
+        """These rounds and those of another load of the same engine, which began so many seconds after these."""
+        joined = replace(
+            self,
+            samples_ms=self.samples_ms + other.samples_ms,
+            visited_s=self.visited_s + tuple(at_s + when for when in other.visited_s),
+            calls_per_sample=max(self.calls_per_sample, other.calls_per_sample),
+            warmup_calls=self.warmup_calls + other.warmup_calls,
+            settled=self.settled and other.settled,
+        )
+        is_precise = bool(self.precision_goal) and joined.relative_width <= self.precision_goal
+        return replace(joined, stopped="precise" if is_precise else "time")
 
     @property
     def relative_width(self) -> float:

@@ -1,0 +1,139 @@
+"""What is compared is loaded twice, the second time in the opposite order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgepress.targets import duties
+from edgepress.targets.events import Events
+from edgepress.targets.jobs import SAMPLE, Engine, Job, unpack
+from edgepress.targets.statistics import Latency, ratio
+
+
+class Fake:
+    """Answers after a while that grows with how many sessions are open before it."""
+
+    input_name, input_shape, input_type = "input", (None, 2), "float32"
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self.runtime, self.name, self.late = runtime, name, len(runtime.open)
+        runtime.open.append(name)
+        runtime.loads.append(name)
+
+    def __call__(self, batch: Any) -> tuple[Any, ...]:
+        self.runtime.calls.append(self.name)
+        self.runtime.now_ns += 1_000_000 + 100_000 * self.late
+        return (batch * 2,)
+
+    def close(self) -> None:
+        self.runtime.open.remove(self.name)
+
+
+class Runtime:
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.calls: list[str] = []
+        self.now_ns = 0
+        self.broken: Callable[[str], bool] = lambda name: False
+
+    def load(self, path: Path, **_: Any) -> Fake:
+        if self.broken(path.stem):
+            raise RuntimeError("no room")
+        return Fake(self, path.stem)
+
+    def int8_layers(self, path: Path, **_: Any) -> None:
+        return None
+
+
+@contextmanager
+def listening() -> Iterator[tuple[Events, Callable[[], str]]]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        yield Events(writing), lambda: os.read(reading, 1 << 20).decode()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    found = Runtime()
+    real = duties.time_in_turn
+    monkeypatch.setattr(duties, "target", lambda name: found)
+    monkeypatch.setattr(duties, "_pin", lambda threads: [])
+    monkeypatch.setattr(duties, "time_in_turn", lambda *one, **two: real(*one, **two, clock=lambda: found.now_ns))
+    monkeypatch.setattr(duties.time, "monotonic", lambda: found.now_ns / 1e9)
+    return found
+
+
+def timed(runtime: Runtime, folder: Path, *names: str, events: Events) -> dict[str, Latency]:
+    np.save(folder / SAMPLE, np.ones((1, 2), dtype=np.float32))
+    engines = tuple(Engine(name=one, path=folder / one, runtime="fake", precision="fp32") for one in names)
+    job = Job(mode="pinned", engines=engines, seconds=2.0, warmup_seconds=0.05)
+    return {name: unpack(one) for name, one in duties.pinned(job, folder, events)["latency"].items()}
+
+
+def test_what_comes_of_the_order_of_loading_cancels(runtime: Runtime, tmp_path: Path) -> None:
+    with listening() as (events, _):
+        found = timed(runtime, tmp_path, "a", "b", "c", events=events)
+    assert runtime.loads == ["a", "b", "c", "c", "b", "a"]
+    assert runtime.open == ["c", "b", "a"]
+    assert {len(one.samples_ms) for one in found.values()} == {len(found["a"].samples_ms)}
+    assert {min(map(min, one.samples_ms)) for one in (found["a"], found["c"])} == {1.0}
+    assert {max(map(max, one.samples_ms)) for one in (found["a"], found["c"])} == {1.2}
+    same = ratio(found["a"], found["c"])
+    assert same.low < 1 < same.high
+    for one in found.values():
+        assert list(one.visited_s) == sorted(one.visited_s)
+
+
+def test_what_did_not_load_is_not_tried_again(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.broken = lambda name: name == "b"
+    with listening() as (events, told):
+        found = timed(runtime, tmp_path, "a", "b", "c", events=events)
+        assert told().count("no room") == 1
+    assert runtime.loads == ["a", "c", "c", "a"]
+    assert set(found) == {"a", "c"}
+
+
+def test_what_does_not_load_again_is_told_of_and_has_no_latency(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.broken = lambda name: name == "b" and runtime.loads.count("b") == 1
+    with listening() as (events, told):
+        found = timed(runtime, tmp_path, "a", "b", events=events)
+        assert "no room" in told()
+    assert set(found) == {"a"}
+
+
+def test_ctrl_c_in_the_second_half_leaves_the_first(runtime: Runtime, tmp_path: Path) -> None:
+    with listening() as (events, _):
+        whole = len(timed(runtime, tmp_path, "a", "b", events=events)["a"].samples_ms)
+        runtime.loads.clear()
+        runtime.open.clear()
+
+        def stop(name: str) -> bool:
+            events.stopping = len(runtime.loads) == 3
+            return False
+
+        runtime.broken = stop
+        found = timed(runtime, tmp_path, "a", "b", events=events)
+    assert 0 < len(found["a"].samples_ms) == len(found["b"].samples_ms) < whole
+
+
+def test_two_halves_are_precise_where_both_together_are() -> None:
+    noisy = Latency(samples_ms=((1.0, 1.1),) * 8, visited_s=tuple(range(8)), warmup_calls=3, stopped="time")
+    whole = noisy.then(noisy, at_s=10.0)
+    assert whole.visited_s == (*range(8), *range(10, 18))
+    assert (whole.count, whole.warmup_calls, whole.settled) == (32, 6, True)
+    wild = Latency(samples_ms=tuple((float(1 + place % 2),) for place in range(8)), precision_goal=0.01)
+    assert wild.then(wild, at_s=1.0).stopped == "time"
+    steady = Latency(samples_ms=((1.0,),) * 8)
+    assert steady.then(steady, at_s=1.0).stopped == "precise"
