@@ -156,7 +156,10 @@ def _times(name: str, slow: Variant, fast: Variant) -> dict[str, float]:
 
 def _latency(variant: Variant) -> Latency:
     assert variant.latency_ms is not None, f"{variant.name} was timed: {variant.warnings}"
-    return Latency(samples_ms=tuple(map(tuple, variant.latency_ms.samples)), threads=variant.latency_ms.threads)
+    return Latency(
+        samples_ms=tuple(map(tuple, variant.latency_ms.samples)), threads=variant.latency_ms.threads,
+        rounds_by_load=tuple(variant.latency_ms.rounds_by_load),
+    )  # fmt: skip
 
 
 def by_network(found: seeds.Results, names: list[str]) -> str:

@@ -73,7 +73,10 @@ def _latency(figure: schema.Latency | None) -> statistics.Latency | None:
     """The samples again; None where there are none that a clock could have given."""
     if figure is None or _sample_problem(figure) is not None:
         return None
-    return statistics.Latency(samples_ms=tuple(tuple(visit) for visit in figure.samples), threads=figure.threads)
+    return statistics.Latency(
+        samples_ms=tuple(tuple(visit) for visit in figure.samples), rounds_by_load=tuple(figure.rounds_by_load),
+        threads=figure.threads,
+    )  # fmt: skip
 
 
 def _sample_problem(figure: schema.Latency) -> str | None:
@@ -82,6 +85,8 @@ def _sample_problem(figure: schema.Latency) -> str | None:
         return "there are no samples, or a round without any"
     if len(figure.samples) > MOST_ROUNDS or count > MOST_SAMPLES:
         return f"{count} samples in {len(figure.samples)} rounds are more than a run takes"
+    if figure.rounds_by_load and (min(figure.rounds_by_load) < 1 or sum(figure.rounds_by_load) != len(figure.samples)):
+        return f"loads with {figure.rounds_by_load} rounds are not the {len(figure.samples)} rounds that there are"
     if not all(0 < sample < 1e9 for visit in figure.samples for sample in visit):
         return "some samples are no durations"
     return None

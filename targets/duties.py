@@ -27,6 +27,8 @@ from .surroundings import Watch
 from .timing import PRECISION_GOAL, time_in_turn
 
 TIMED = 0.4  # of a pinned job's progress; the rest are answers
+LOADS = 4  # of every engine, an even number, where there is time ...
+SECONDS_FOR_LOADS = 8.0  # ... else two
 STEADY_CALLS = 20  # memory stands still after a few: arenas have grown to what one inference needs
 
 
@@ -36,7 +38,7 @@ def pinned(job: Job, folder: Path, events: Events) -> dict[str, Any]:
     cpus = _pin(threads)
     sample = np.load(folder / SAMPLE)
     watch = Watch(cpus=cpus)
-    sessions, latencies = _time_two_loads(job, sample, events, threads=threads, looking=watch.look)
+    sessions, latencies = _time_several_loads(job, sample, events, threads=threads, looking=watch.look)
     during = watch.end()
     int8: dict[str, Any] = {}
     answers: dict[str, list[str]] = {}
@@ -144,31 +146,41 @@ def for_long(job: Job, folder: Path, events: Events) -> dict[str, Any]:
     return {"sustained": sustained.summary(latencies, watch.seen), "stopped": events.stopping}
 
 
-def _time_two_loads(
+def _time_several_loads(
     job: Job, sample: Array, events: Events, *, threads: int, looking: Callable[[], None]
 ) -> tuple[dict[str, Session], dict[str, Latency]]:
-    """The sessions, and the latencies of two loads with half of the time each, in the second in the opposite order.
+    """The last sessions, and the latencies over several loads, each with its part of the time.
 
     Where weights come to lie in memory depends on what was loaded before, and stays so while the process lives: of
     one file loaded twice, the first was 1 % slower on average where weights take some MB and other cores are at work.
+    So each second load takes the opposite order of the one before.
     """
-    half = replace(job, seconds=job.seconds / 2)
-    sessions = _load(half, sample, events, threads=None)
+    count = LOADS if job.seconds >= SECONDS_FOR_LOADS else 2
+    rng = random.Random(job.seed)
+    engines = list(job.engines)
+    sessions: dict[str, Session] = {}
+    latencies: dict[str, Latency] = {}
     began = time.monotonic()
-    first = _time(half, sessions, sample, events, shares=(0.0, TIMED / 2), threads=threads, looking=looking)
-    if events.stopping:
-        return sessions, first
-    known = tuple(engine for engine in reversed(job.engines) if engine.name in sessions)
-    for session in sessions.values():
-        session.close()  # before others take their place: there may not be room for both
-    sessions.clear()
-    gc.collect()
-    sessions = _load(replace(half, engines=known), sample, events, threads=None)
-    at_s = time.monotonic() - began
-    second = _time(half, sessions, sample, events, shares=(TIMED / 2, TIMED), threads=threads, looking=looking)
-    if events.stopping:
-        return sessions, first
-    return sessions, {name: first[name].then(latency, at_s=at_s) for name, latency in second.items()}
+    for turn in range(count):
+        for session in sessions.values():
+            session.close()  # before others take their place: there may not be room for both
+        sessions.clear()
+        gc.collect()
+        sessions = _load(replace(job, engines=tuple(engines)), sample, events, threads=None)
+        part, at_s = replace(job, seconds=job.seconds / count), time.monotonic() - began
+        shares = TIMED * turn / count, TIMED * (turn + 1) / count
+        found = _time(part, sessions, sample, events, shares=shares, threads=threads, looking=looking)
+        if turn and events.stopping:
+            break
+        latencies = {name: latencies[name].then(one, at_s=at_s) if turn else one for name, one in found.items()}
+        if not turn:
+            began += at_s
+        if events.stopping:
+            break
+        engines = [engine for engine in reversed(engines) if engine.name in sessions]
+        if turn % 2:
+            rng.shuffle(engines)
+    return sessions, latencies
 
 
 def _load(job: Job, sample: Array, events: Events, *, threads: int | None) -> dict[str, Session]:

@@ -21,6 +21,7 @@ def latency_facts(latency: Latency | None) -> dict[str, Any] | None:
         "mean": latency.mean_ms,
         "minimum": latency.minimum_ms,
         "ci95": latency.median_ci95_ms,
+        "rounds_by_load": list(latency.rounds_by_load),
         "samples": [[round(sample, 5) for sample in visit] for visit in latency.samples_ms],
         "threads": latency.threads,
     }

@@ -60,4 +60,5 @@ def unpack(values: Mapping[str, Any]) -> Latency:
     plain = {key: value for key, value in values.items() if key in known}
     plain["samples_ms"] = tuple(tuple(visit) for visit in values["samples_ms"])
     plain["visited_s"] = tuple(values["visited_s"])
+    plain["rounds_by_load"] = tuple(values["rounds_by_load"])
     return Latency(**plain)

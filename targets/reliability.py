@@ -53,4 +53,4 @@ def _change(baseline: Latency, other: Latency) -> tuple[Ratio, Ratio] | None:
 
 
 def _rounds(latency: Latency, start: int, end: int) -> Latency:
-    return replace(latency, samples_ms=latency.samples_ms[start:end])
+    return replace(latency, samples_ms=latency.samples_ms[start:end], rounds_by_load=())

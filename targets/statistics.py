@@ -15,9 +15,9 @@ RESAMPLES = 1000
 RESAMPLING_SEED = 20_240_229  # fixed: the same samples always print the same interval
 ROUNDS_TO_RESAMPLE = 6  # with fewer rounds, resampling them says nothing: single samples are resampled instead
 RANK_BINS = 2048  # a resampled median is found to a 2048th of all ranks, which is exact up to 2048 samples
-# Half the 95 % interval of the ratio between two loads of one file, as a share. Where the weights come to lie in memory
-# changes the speed a little for as long as the process lives: rounds do not see it, so they cannot average it out.
-# `benchmarks/measurement.py aa` shows how often a difference is claimed with it.
+# Half the 95 % interval of the ratio between two loads of one file, as a share, at least. Where the weights come to lie
+# in memory changes the speed a little for as long as the process lives: rounds do not see it, so they cannot average it
+# out. `benchmarks/measurement.py aa` shows how often a difference is claimed with it.
 LOADED_AGAIN = 0.01
 Z95 = 1.959964  # the normal quantile of a two-sided 95 % interval
 
@@ -29,7 +29,8 @@ class Latency:
     samples_ms: milliseconds of one call, by round, in the order taken. visited_s: when each round came to
     this call, in seconds from the start; the samples of a visit follow each other without a pause.
     calls_per_sample: above 1 where one call is too short for the clock and a sample is the mean of several.
-    settled: the warm-up ended because the times stood still, not because its time was used up. stopped: the
+    settled: the warm-up ended because the times stood still, not because its time was used up. rounds_by_load: how many
+    rounds each load of the engine had, where it was loaded several times; together they are all. stopped: the
     interval of the median became narrower than precision_goal, the time was used up, or somebody pressed Ctrl-C.
     """
 
@@ -38,6 +39,7 @@ class Latency:
     calls_per_sample: int = 1
     warmup_calls: int = 0
     settled: bool = True
+    rounds_by_load: tuple[int, ...] = ()
     stopped: Stopped = "time"
     precision_goal: float = 0.01
     threads: int = 1
@@ -82,6 +84,7 @@ class Latency:
             calls_per_sample=max(self.calls_per_sample, other.calls_per_sample),
             warmup_calls=self.warmup_calls + other.warmup_calls,
             settled=self.settled and other.settled,
+            rounds_by_load=(*(self.rounds_by_load or (len(self.samples_ms),)), len(other.samples_ms)),
         )
         is_precise = bool(self.precision_goal) and joined.relative_width <= self.precision_goal
         return replace(joined, stopped="precise" if is_precise else "time")
@@ -108,25 +111,39 @@ def ratio(baseline: Latency, other: Latency) -> Ratio:
     The median of what each round says, with a bootstrap over rounds: whatever slowed down a whole round cancels
     out, also where the machine drifts or changes between two clocks, which would make the quotient of the two
     medians flip. With too few rounds, or not the same, it is that quotient. What loading the engines again would
-    change is added as an error of its own (LOADED_AGAIN).
+    change is added as an error of its own: what the loads differ by beyond what their rounds do, and LOADED_AGAIN.
     """
-    rounds = len(baseline.samples_ms)
+    rounds, between = len(baseline.samples_ms), 0.0
     if rounds == len(other.samples_ms) >= ROUNDS_TO_RESAMPLE:
         by_round = _round_medians(baseline) / _round_medians(other)
         value = float(np.median(by_round))
         drawn = np.random.default_rng(RESAMPLING_SEED).integers(0, rounds, (RESAMPLES, rounds))
         resampled = np.median(by_round[drawn], axis=1)
+        if baseline.rounds_by_load == other.rounds_by_load:
+            between = Z95 * _error_of_loads(by_round, baseline.rounds_by_load)
     else:
         value = baseline.median_ms / other.median_ms
         slow = _resampled_medians(baseline, _draws(baseline, seed=RESAMPLING_SEED))
         resampled = slow / _resampled_medians(other, _draws(other, seed=RESAMPLING_SEED + 1))
     low, high = _middle95(resampled)
-    again = value * LOADED_AGAIN
+    again = math.hypot(value * LOADED_AGAIN, between)
     return Ratio(
         value=value,
         low=value - math.hypot(max(0.0, value - low), again),
         high=value + math.hypot(max(0.0, high - value), again),
     )
+
+
+def _error_of_loads(by_round: NDArray[np.float64], counts: tuple[int, ...]) -> float:
+    """The standard error of a median over all rounds that comes of the loads and not of the rounds: the variance of the
+    loads' own medians, less that which each has from its rounds."""
+    if len(counts) < 2 or min(counts) < ROUNDS_TO_RESAMPLE or sum(counts) != len(by_round):
+        return 0.0
+    rng = np.random.default_rng(RESAMPLING_SEED)
+    loads = np.split(by_round, np.cumsum(counts)[:-1])
+    noise = [np.median(load[rng.integers(0, len(load), (RESAMPLES, len(load)))], axis=1).var() for load in loads]
+    variance = float(np.var([np.median(load) for load in loads], ddof=1) - np.mean(noise))
+    return math.sqrt(max(0.0, variance) / len(loads))
 
 
 def wilson(successes: int, count: int) -> Interval:

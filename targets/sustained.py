@@ -70,7 +70,9 @@ def _part(latency: Latency, *, at_end: bool) -> Latency:
     rounds = len(latency.samples_ms)
     count = min(rounds, max(FEWEST_ROUNDS, round(END_SHARE * rounds)))
     chosen = slice(rounds - count, rounds) if at_end else slice(0, count)
-    return replace(latency, samples_ms=latency.samples_ms[chosen], visited_s=latency.visited_s[chosen])
+    return replace(
+        latency, samples_ms=latency.samples_ms[chosen], visited_s=latency.visited_s[chosen], rounds_by_load=()
+    )
 
 
 def _is_faster(one: Latency, other: Latency) -> bool:

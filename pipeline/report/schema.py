@@ -95,6 +95,9 @@ class Latency(Part):
     minimum: float
     ci95: Interval = Field(description="of the median, bootstrap over rounds")
     samples: list[list[float]] = Field(description="every sample, by round, in the order taken")
+    rounds_by_load: list[int] = Field(
+        default_factory=list, description="how many of the rounds each load had, where it was loaded several times"
+    )
     where: Where
     runtime: str
     threads: int

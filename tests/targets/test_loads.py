@@ -1,10 +1,11 @@
-"""What is compared is loaded twice, the second time in the opposite order."""
+"""What is compared is loaded several times, each second time in the opposite order."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return found
 
 
-def timed(runtime: Runtime, folder: Path, *names: str, events: Events) -> dict[str, Latency]:
+def timed(runtime: Runtime, folder: Path, *names: str, events: Events, seconds: float = 2.0) -> dict[str, Latency]:
     np.save(folder / SAMPLE, np.ones((1, 2), dtype=np.float32))
     engines = tuple(Engine(name=one, path=folder / one, runtime="fake", precision="fp32") for one in names)
-    job = Job(mode="pinned", engines=engines, seconds=2.0, warmup_seconds=0.05)
+    job = Job(mode="pinned", engines=engines, seconds=seconds, warmup_seconds=0.05)
     return {name: unpack(one) for name, one in duties.pinned(job, folder, events)["latency"].items()}
 
 
@@ -93,6 +94,21 @@ def test_what_comes_of_the_order_of_loading_cancels(runtime: Runtime, tmp_path: 
     same = ratio(found["a"], found["c"])
     assert same.low < 1 < same.high
     for one in found.values():
+        assert list(one.visited_s) == sorted(one.visited_s)
+
+
+def test_with_more_time_there_are_four_loads_in_pairs_of_opposite_order(runtime: Runtime, tmp_path: Path) -> None:
+    with listening() as (events, _):
+        found = timed(runtime, tmp_path, *"abcd", events=events, seconds=8.0)
+    loads = [runtime.loads[at : at + 4] for at in range(0, 16, 4)]
+    assert loads[0] == list("abcd")
+    assert loads[1] == loads[0][::-1]
+    assert loads[3] == loads[2][::-1]
+    assert sorted(loads[2]) == loads[0] != loads[2]
+    assert runtime.open == loads[3]
+    for one in found.values():
+        assert len(one.rounds_by_load) == 4
+        assert sum(one.rounds_by_load) == len(one.samples_ms)
         assert list(one.visited_s) == sorted(one.visited_s)
 
 
@@ -126,6 +142,46 @@ def test_ctrl_c_in_the_second_half_leaves_the_first(runtime: Runtime, tmp_path: 
         runtime.broken = stop
         found = timed(runtime, tmp_path, "a", "b", events=events)
     assert 0 < len(found["a"].samples_ms) == len(found["b"].samples_ms) < whole
+
+
+def placed(*, spread: float, loads: int, seed: int) -> tuple[Latency, Latency]:
+    """One engine twice, each load of it slower or faster as a whole by about so much."""
+    rng = np.random.default_rng(seed)
+    rounds = 60 // loads
+
+    def latency() -> Latency:
+        levels = np.repeat(np.exp(spread * rng.normal(size=loads)), rounds)
+        samples = tuple(tuple(level * (1 + 0.03 * rng.normal(size=6))) for level in levels)
+        return Latency(samples_ms=samples, rounds_by_load=(rounds,) * loads)
+
+    return latency(), latency()
+
+
+@pytest.mark.parametrize(
+    ("spread", "loads", "most"), [(0.0, 4, 0.0), (0.01, 2, 0.15), (0.01, 4, 0.07), (0.02, 4, 0.14)]
+)
+def test_what_loads_differ_by_widens_the_interval(spread: float, loads: int, most: float) -> None:
+    claims, blind = 0, 0
+    for seed in range(100):
+        pair = placed(spread=spread, loads=loads, seed=seed)
+        found, unaware = ratio(*pair), ratio(*(replace(one, rounds_by_load=()) for one in pair))
+        claims += not found.low <= 1 <= found.high
+        blind += not unaware.low <= 1 <= unaware.high
+    assert claims <= 100 * most
+    assert 2 * blind >= 3 * claims
+
+
+def test_a_real_difference_is_found_over_loads_that_differ() -> None:
+    first, second = placed(spread=0.005, loads=4, seed=0)
+    slower = replace(second, samples_ms=tuple(tuple(1.06 * one for one in visit) for visit in second.samples_ms))
+    assert ratio(first, slower).high < 1
+
+
+def test_rounds_that_do_not_add_up_count_as_one_load() -> None:
+    first, second = placed(spread=0.05, loads=4, seed=0)
+    assert ratio(*(replace(one, rounds_by_load=(1, 2)) for one in (first, second))) == ratio(
+        *(replace(one, rounds_by_load=()) for one in (first, second))
+    )
 
 
 def test_two_halves_are_precise_where_both_together_are() -> None:
