@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import math
 import os
 import random
 import sys
@@ -142,7 +143,7 @@ def for_long(job: Job, folder: Path, events: Events) -> dict[str, Any]:
     watch = Watch(cpus=_pin(threads))
     sample = np.load(folder / SAMPLE)
     sessions = _load(job, sample, events, threads=None)
-    latencies = _time(job, sessions, sample, events, threads=threads, looking=watch.look, never_precise=True)
+    latencies = _time(job, sessions, sample, events, threads=threads, looking=watch.look, goal=0.0)
     return {"sustained": sustained.summary(latencies, watch.seen), "stopped": events.stopping}
 
 
@@ -156,6 +157,7 @@ def _time_several_loads(
     So each second load takes the opposite order of the one before.
     """
     count = LOADS if job.seconds >= SECONDS_FOR_LOADS else 2
+    goal = PRECISION_GOAL * math.sqrt(count)  # all together are as precise as is wanted then
     rng = random.Random(job.seed)
     engines = list(job.engines)
     sessions: dict[str, Session] = {}
@@ -169,7 +171,8 @@ def _time_several_loads(
         sessions = _load(replace(job, engines=tuple(engines)), sample, events, threads=None)
         part, at_s = replace(job, seconds=job.seconds / count), time.monotonic() - began
         shares = TIMED * turn / count, TIMED * (turn + 1) / count
-        found = _time(part, sessions, sample, events, shares=shares, threads=threads, looking=looking)
+        found = _time(part, sessions, sample, events, shares=shares, threads=threads, looking=looking, goal=goal)
+        found = {name: replace(one, precision_goal=PRECISION_GOAL) for name, one in found.items()}
         if turn and events.stopping:
             break
         latencies = {name: latencies[name].then(one, at_s=at_s) if turn else one for name, one in found.items()}
@@ -214,10 +217,10 @@ def _time(
     threads: int,
     shares: tuple[float, float] = (0.0, 1.0),
     looking: Callable[[], None] = lambda: None,
-    never_precise: bool = False,
+    goal: float = PRECISION_GOAL,
 ) -> dict[str, Latency]:
-    """shares: of the job's progress, from and to. looking: called between visits, while no clock runs. never_precise:
-    go on until the time is used up."""
+    """shares: of the job's progress, from and to. looking: called between visits, while no clock runs. goal: half the
+    interval at which to stop, as a share; 0: go on until the time is used up."""
     begin, end = shares
     began = time.monotonic()
     expected = job.seconds + 0.5 * job.warmup_seconds * len(sessions)
@@ -230,7 +233,7 @@ def _time(
     return time_in_turn(
         {name: functools.partial(session, sample) for name, session in sessions.items()},
         seconds=job.seconds,
-        precision_goal=0.0 if never_precise else PRECISION_GOAL,
+        precision_goal=goal,
         warmup_seconds=job.warmup_seconds,
         rng=random.Random(job.seed),
         visiting=visiting,

@@ -107,6 +107,7 @@ def test_with_more_time_there_are_four_loads_in_pairs_of_opposite_order(runtime:
     assert sorted(loads[2]) == loads[0] != loads[2]
     assert runtime.open == loads[3]
     for one in found.values():
+        assert one.precision_goal == 0.01
         assert len(one.rounds_by_load) == 4
         assert sum(one.rounds_by_load) == len(one.samples_ms)
         assert list(one.visited_s) == sorted(one.visited_s)
