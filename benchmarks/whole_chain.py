@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 from peers import nncf_file, static
 from quantization import CALIBRATION, IMAGENET, NETS, answers, faster, some, written
 from seeds import Results, mean_sd, parser, seeds_of, table
@@ -50,7 +51,7 @@ def main() -> None:
         results = Results(file=options.json, settings={
             "net": options.net, "speedup": options.speedup, "epochs": options.epochs, "views": options.views,
             "lr": options.lr, "training": options.training, "precision": options.precision,
-            "runtimes": options.runtimes, "quick": options.quick,
+            "runtimes": options.runtimes, "quick": options.quick, **({"loss": options.loss} if options.loss else {}),
         })  # fmt: skip
         for seed in seeds_of(options):
             results.run("chain", seed, partial(chain, folder, options, seed))
@@ -109,7 +110,7 @@ def ours(runtime: str, options: argparse.Namespace, folder: Path, seed: int, *, 
             "training_precision": options.precision, "prune.epochs": options.epochs,
             "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
             "prune.compile": options.compile, "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
-            **(HURRIED if options.quick else {}),
+            **({"prune.loss": options.loss} if options.loss else {}), **(HURRIED if options.quick else {}),
         },
     )  # fmt: skip
     others = [one for one in result.report.variants[1:] if one.name != result.chosen.name]  # the baseline stands first
@@ -212,6 +213,10 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--views", type=int, default=4, help="variations of each image in recovery (default: 4)")
     made.add_argument("--compile", action="store_true", help="let torch.compile speed up the recovery")
     made.add_argument("--lr", type=float, default=0.05, help="of recovery (default: 0.05)")
+    made.add_argument(
+        "--loss", type=yaml.safe_load, metavar="YAML",
+        help="of recovery, as in a recipe: '{ce: 0.1, kd: {weight: 0.9, temperature: 4}, at: 1000}'",
+    )  # fmt: skip
     made.add_argument("--training", type=int, default=1, help="epochs in INT8, where calibration misses the budget")
     made.add_argument(
         "--runtimes", type=lambda text: tuple(text.split(",")), default=RUNTIMES, help=f"default: {','.join(RUNTIMES)}"
