@@ -1,15 +1,16 @@
 """ResNet-56 on CIFAR-10: pruned, quantised and exported by one job, beside tools that only quantise the same teacher.
 
 python benchmarks/whole_chain.py --data imagefolder:CIFAR --weights FILE [--net resnet56] [--speedup 6.5]
-    [--epochs 20] [--compile] [--runtimes openvino,onnxruntime] [--seeds 0] [--precision bf16] [--json FILE]
+    [--epochs 20] [--loss YAML] [--compile] [--runtimes openvino,onnxruntime] [--seeds 0] [--precision bf16]
+    [--json FILE]
 
 One job of this project for each runtime, for `budget: {speedup: ..., accuracy_drop: 0.5}`; the recovery after pruning
-has --epochs epochs with the teacher, whose answers to --views variations of each image are kept. Its peers get the
-teacher as ONNX and 256 training images: onnxruntime.quantization.quantize_static by its defaults and as ONNX Runtime
-recommends for its CPU, and nncf.quantize where it is installed. Then everything is timed in one run, in turn, both
-runtimes together, on one pinned thread, and answers all test images there; those chose nothing. A peer's file that a
-runtime refuses is left out, with the reason. Goal: 6 times as fast as the teacher in float32, twice as fast as the
-fastest peer, at most 0.5 points of accuracy lost.
+has --epochs epochs with the teacher, whose answers to --views variations of each image are kept, by the labels and
+those answers or by the losses of --loss. Its peers get the teacher as ONNX and 256 training images:
+onnxruntime.quantization.quantize_static by its defaults and as ONNX Runtime recommends for its CPU, and nncf.quantize
+where it is installed. Then everything is timed in one run, in turn, both runtimes together, on one pinned thread, and
+answers all test images there; those chose nothing. A peer's file that a runtime refuses is left out, with the reason.
+Goal: 6 times as fast as the teacher in float32, twice as fast as the fastest peer, at most 0.5 points of accuracy lost.
 """
 
 from __future__ import annotations

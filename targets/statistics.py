@@ -114,13 +114,13 @@ def ratio(baseline: Latency, other: Latency) -> Ratio:
     change is added as an error of its own: what the loads differ by beyond what their rounds do, and LOADED_AGAIN.
     """
     rounds, between = len(baseline.samples_ms), 0.0
-    if rounds == len(other.samples_ms) >= ROUNDS_TO_RESAMPLE:
-        by_round = _round_medians(baseline) / _round_medians(other)
+    by_round = _round_medians(baseline) / _round_medians(other) if rounds == len(other.samples_ms) else None
+    if by_round is not None and baseline.rounds_by_load == other.rounds_by_load:
+        between = Z95 * _error_of_loads(by_round, baseline.rounds_by_load)
+    if by_round is not None and rounds >= ROUNDS_TO_RESAMPLE:
         value = float(np.median(by_round))
         drawn = np.random.default_rng(RESAMPLING_SEED).integers(0, rounds, (RESAMPLES, rounds))
         resampled = np.median(by_round[drawn], axis=1)
-        if baseline.rounds_by_load == other.rounds_by_load:
-            between = Z95 * _error_of_loads(by_round, baseline.rounds_by_load)
     else:
         value = baseline.median_ms / other.median_ms
         slow = _resampled_medians(baseline, _draws(baseline, seed=RESAMPLING_SEED))
@@ -136,14 +136,16 @@ def ratio(baseline: Latency, other: Latency) -> Ratio:
 
 def _error_of_loads(by_round: NDArray[np.float64], counts: tuple[int, ...]) -> float:
     """The standard error of a median over all rounds that comes of the loads and not of the rounds: the variance of the
-    loads' own medians, less that which each has from its rounds."""
-    if len(counts) < 2 or min(counts) < ROUNDS_TO_RESAMPLE or sum(counts) != len(by_round):
+    loads' own medians, less that which each has from its rounds, where those are enough to tell."""
+    if len(counts) < 2 or min(counts) < 1 or sum(counts) != len(by_round):
         return 0.0
-    rng = np.random.default_rng(RESAMPLING_SEED)
     loads = np.split(by_round, np.cumsum(counts)[:-1])
-    noise = [np.median(load[rng.integers(0, len(load), (RESAMPLES, len(load)))], axis=1).var() for load in loads]
-    variance = float(np.var([np.median(load) for load in loads], ddof=1) - np.mean(noise))
-    return math.sqrt(max(0.0, variance) / len(loads))
+    variance = float(np.var([np.median(load) for load in loads], ddof=1))
+    if min(counts) >= ROUNDS_TO_RESAMPLE:
+        rng = np.random.default_rng(RESAMPLING_SEED)
+        noise = [np.median(load[rng.integers(0, len(load), (RESAMPLES, len(load)))], axis=1).var() for load in loads]
+        variance = max(0.0, variance - float(np.mean(noise)))
+    return math.sqrt(variance / len(loads))
 
 
 def wilson(successes: int, count: int) -> Interval:

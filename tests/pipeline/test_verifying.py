@@ -102,6 +102,8 @@ def edited(*path: str | int, value: Any) -> Change:
         (edited("variants", 3, "latency_ms", "samples", value=[[-1.0]]), "no durations"),
         (edited("variants", 3, "latency_ms", "samples", value=[[1e300] * 9] * 9), "no durations"),
         (edited("variants", 3, "latency_ms", "samples", value=[[0.1]] * 20_001), "more than a run takes"),
+        (edited("variants", 3, "latency_ms", "rounds_by_load", value=[1, 10**6]), "are not the"),
+        (edited("variants", 3, "latency_ms", "rounds_by_load", value=[-1, 2]), "are not the"),
         (edited("variants", 3, "accuracy", "n", value=10**400), "is no share"),
         (edited("variants", 3, "accuracy", "n", value=0), "is no share"),
     ],

@@ -178,6 +178,17 @@ def test_a_real_difference_is_found_over_loads_that_differ() -> None:
     assert ratio(first, slower).high < 1
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_loads_of_a_few_rounds_count_too(rounds: int) -> None:
+    """As of a large network, whose single round takes its share of the time: 10 % between loads, nothing within."""
+    levels = np.repeat([1.0, 1.1], rounds)
+    first = Latency(samples_ms=((1.0,) * 4,) * (2 * rounds), rounds_by_load=(rounds, rounds))
+    second = replace(first, samples_ms=tuple((float(level),) * 4 for level in levels))
+    found, unaware = ratio(first, second), ratio(*(replace(one, rounds_by_load=()) for one in (first, second)))
+    assert found.low < unaware.low - 0.02
+    assert found.high > 1.02 > unaware.high
+
+
 def test_rounds_that_do_not_add_up_count_as_one_load() -> None:
     first, second = placed(spread=0.05, loads=4, seed=0)
     assert ratio(*(replace(one, rounds_by_load=(1, 2)) for one in (first, second))) == ratio(
