@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -12,24 +13,36 @@ from torch import Tensor, nn
 
 from ...targets.errors import StageError
 from .adapters import as_map
-from .nouns import Need, Step, Term
+from .nouns import Need, Pair, Shape, Step, Term
 from .pairing import OverPairs
+from .watching import Place
 
+SQUARED = 2.0
 NEGATIVE_SLOPE = 0.1  # of the paraphraser's and the translator's activations
 
 
 class AttentionTransfer(OverPairs):
     """Sum over stages of mean((q_s - q_t)^2), q = v / |v|, v the mean over channels of |F|^p at each position.
 
-    Zagoruyko & Komodakis, 2016 (arXiv:1612.03928), AT. p is 2. Usual weight: 1000.
+    Zagoruyko & Komodakis, 2016 (arXiv:1612.03928), AT. p is 2. Usual weight: 1000. Of a teacher whose features
+    have the student's positions it reads q alone: keeping that takes one number for each position.
     """
 
     def __init__(self, *, power: float = 2.0) -> None:
         super().__init__()
         self.power = power
 
+    def narrowed(self, pair: Pair, student: Shape | None, teacher: Shape | None) -> Pair:
+        place = Place.of(pair[1])
+        if student is None or teacher is None or place.side != "out" or self.power != SQUARED:
+            return pair
+        positions = slice(1, None) if len(teacher) == 3 else slice(0, 1)
+        meet_as_they_are = len(student) == len(teacher) in (2, 3) and student[positions] == teacher[positions]
+        return (pair[0], str(replace(place, side="attention"))) if meet_as_they_are else pair
+
     def compare(self, student: Tensor, teacher: Tensor, index: int) -> Tensor:
-        return F.mse_loss(spatial(student, self.power), spatial(teacher, self.power))
+        is_map = Place.of(self.pairs[index][1]).side == "attention"
+        return F.mse_loss(spatial(student, self.power), spatial(teacher, 1.0 if is_map else self.power))
 
 
 class NeuronSelectivity(OverPairs):

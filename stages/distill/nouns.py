@@ -18,6 +18,7 @@ from ...targets.errors import StageError
 from .ramps import Ramp
 
 Need = Literal["labels", "index", "mask", "teacher", "teachers", "view", "classmate", "models"]
+Shape = tuple[int, ...]
 Pair = tuple[str, str]  # a tap of the student and the tap of the teacher that it imitates
 
 
@@ -142,6 +143,13 @@ class Term(nn.Module):
     of_teacher: ClassVar[bool] = False
 
     pairs: tuple[Pair, ...] = ()
+
+    def narrowed(self, pair: Pair, student: Shape | None, teacher: Shape | None) -> Pair:
+        """The pair that tells all this term reads of these two features, where less will do: kept answers are smaller.
+
+        Shapes are without the batch; None: not known. Most terms read whole features.
+        """
+        return pair
 
     def build(self, probe: Step) -> None:
         """Create what depends on shapes, once, from one batch. Most terms have nothing to create."""

@@ -18,8 +18,8 @@ from ...targets.errors import StageError, did_you_mean
 from .nouns import Out
 
 Projection = Literal["q", "k", "v"]  # of an attention: its queries, keys or values
-Side = Literal["out", "in", "q", "k", "v"]
-TAP = re.compile(r"(?P<module>[^:#]*)(?::(?P<side>in|q|k|v))?(?:#(?P<call>\d+))?")
+Side = Literal["out", "in", "attention", "q", "k", "v"]
+TAP = re.compile(r"(?P<module>[^:#]*)(?::(?P<side>in|attention|q|k|v))?(?:#(?P<call>\d+))?")
 
 
 @dataclass
@@ -35,8 +35,10 @@ class _Seen:
 class Place:
     """A tap taken apart.
 
-    `layer3.0` is what a module says, `fc:in` what it is given, `relu#2` its third call. `attn.qkv:q` is the first
-    third of what a fused projection says, and `attn:k` the keys of a torch.nn.MultiheadAttention.
+    `layer3.0` is what a module says, `fc:in` what it is given, `relu#2` its third call. `layer3:attention` is where it
+    is active: the mean over channels of the square of what it says, of length 1 over all positions, with one channel.
+    `attn.qkv:q` is the first third of what a fused projection says, and `attn:k` the keys of a
+    torch.nn.MultiheadAttention.
     """
 
     module: str
@@ -50,6 +52,10 @@ class Place:
         if found is None:
             raise StageError(f"{tap!r} is no tap: write module.path, module.path:in, module.path:q or module.path#2")
         return cls(found["module"], found["side"] or "out", int(found["call"] or 0))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        side = "" if self.side == "out" else f":{self.side}"
+        return f"{self.module}{side}" + (f"#{self.call}" if self.call else "")
 
 
 @dataclass
@@ -166,6 +172,8 @@ def _hook(module: nn.Module, place: Place, keep: partial[None]) -> RemovableHand
         return module.register_forward_pre_hook(
             lambda _module, given, named: keep(_untouched(module, given or tuple(named.values()))), with_kwargs=True
         )
+    if place.side == "attention":
+        return module.register_forward_hook(lambda _module, _given, passed: keep(_attention(passed, place.module)))
     which = place.side
     if isinstance(module, nn.MultiheadAttention):
         return module.register_forward_pre_hook(
@@ -177,6 +185,15 @@ def _hook(module: nn.Module, place: Place, keep: partial[None]) -> RemovableHand
 def _untouched(module: nn.Module, given: tuple[Any, ...]) -> Any:
     """What a module is given; a copy, where the module will write over it."""
     return given[0].clone() if given and getattr(module, "inplace", False) else given
+
+
+def _attention(passed: Any, name: str) -> Tensor:
+    """(batch, 1, height, width) of maps, (batch, length, 1) of tokens; in float32, as squares need it."""
+    said = first_tensor(passed, name)
+    if said.ndim not in (3, 4):
+        raise StageError(f"{name}:attention needs positions, and what {name} says are vectors")
+    energy = said.float().square().mean(dim=1 if said.ndim == 4 else 2, keepdim=True)
+    return F.normalize(energy.flatten(1)).view_as(energy)
 
 
 def _third(passed: Any, which: Projection, name: str) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...targets.errors import StageError
 from .losses import make, term_class
-from .nouns import Batch, Need, Objective, Out, Step, Teacher, Term, Weighted
+from .nouns import Batch, Need, Objective, Out, Shape, Step, Teacher, Term, Weighted
 from .response import refuse_other_classes
 from .settings import Loss
 from .taps import Outline, outline, resolve
@@ -138,12 +138,14 @@ def _find_taps(
     for module, given in ((looked, probe.x), (None if teacher is None else teacher.module, x)):
         if module is not None and id(module) not in outlines:
             outlines[id(module)] = outline(module, given)
-    part.term.pairs = resolve(
-        wanted,
-        student=None if looked is None else outlines[id(looked)],
-        teacher=None if teacher is None else outlines[id(teacher.module)],
-        loss=part.name,
-    )
+    mine = None if looked is None else outlines[id(looked)]
+    theirs = None if teacher is None else outlines[id(teacher.module)]
+    found = resolve(wanted, student=mine, teacher=theirs, loss=part.name)
+    part.term.pairs = tuple(part.term.narrowed(pair, _shape(pair[0], mine), _shape(pair[1], theirs)) for pair in found)
+
+
+def _shape(tap: str, found: Outline | None) -> Shape | None:
+    return next((one.shape for one in found or () if one.name == tap), None)
 
 
 def _tap_teachers(parts: list[Weighted], teachers: Mapping[str, Teacher]) -> None:

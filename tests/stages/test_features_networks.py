@@ -18,6 +18,7 @@ from transformers_nets import ViT
 from edgepress.stages.distill.flow import hold
 from edgepress.stages.distill.losses import LOSSES, make
 from edgepress.stages.distill.nouns import Batch
+from edgepress.stages.distill.sources import Frozen
 from edgepress.stages.evaluation import accuracy
 from edgepress.stages.lesson import Lesson
 from edgepress.stages.onnx_file import write_onnx
@@ -74,6 +75,25 @@ def test_what_a_loss_creates_depends_on_the_seed_and_survives_a_checkpoint(name:
     drawn = [key for key, value in once.items() if not torch.equal(value, fresh.state_dict()[key])]
     assert drawn or not any(value.is_floating_point() and value.ndim > 1 for value in once.values())
     fresh.load_state_dict(once)
+
+
+@pytest.mark.parametrize("power", [2.0, 1.0])
+def test_attention_reads_one_number_for_each_position_where_both_have_the_same(power: float) -> None:
+    student, teacher = stages(4, 6, 8), stages(6, 8, 10, seed=1)
+    objective, step = objective_and_step("at", student, teacher, batch(), options={"power": power})
+    read = step.teachers["t"].feats
+    assert {name.rpartition(":")[2] == "attention" for name in read} == {power == 2.0}
+    assert all(value.shape[1] == 1 for value in read.values()) or power != 2.0
+    pairs = [(mine, theirs.partition(":")[0]) for mine, theirs in objective.parts[0].term.pairs]
+    whole = Frozen(teacher, taps=[theirs for _, theirs in pairs]).see(step.batch).feats
+    features = [(step.student.feats[mine], whole[theirs]) for mine, theirs in pairs]
+    torch.testing.assert_close(objective(step)[0], value("at", features, power=power))
+
+
+def test_attention_reads_whole_features_where_positions_have_to_meet() -> None:
+    student, teacher = ViT(depth=2).eval(), stages(6, 8, 10, seed=1)
+    _, step = objective_and_step("at", student, teacher, batch())
+    assert not any("attention" in name for name in step.teachers["t"].feats)
 
 
 def test_losses_between_a_transformer_and_a_convolutional_network_find_each_other() -> None:

@@ -11,7 +11,7 @@ from transformers_nets import Bert, TorchEncoder, ViT, words
 
 from edgepress.stages.distill.places import PLACES, blocks, stages
 from edgepress.stages.distill.taps import classifier, heads_at, outline, resolve
-from edgepress.stages.distill.watching import answer, bare, still, watch
+from edgepress.stages.distill.watching import Place, answer, bare, still, watch
 from edgepress.targets.errors import StageError
 
 IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -234,6 +234,25 @@ def test_the_parts_of_a_fused_projection_are_its_thirds() -> None:
     feats = answer(network, IMAGES, [f"blocks.0.attn.qkv{end}" for end in ("", ":q", ":k", ":v")]).feats
     whole = feats.pop("blocks.0.attn.qkv")
     torch.testing.assert_close(torch.cat(list(feats.values()), dim=2), whole)
+
+
+def test_where_a_module_is_active_has_one_channel_and_length_one() -> None:
+    conv, x = nn.Sequential(nn.Conv2d(3, 5, 1)), torch.randn(2, 3, 4, 6)
+    with watch(conv, ("0", "0:attention")) as seen:
+        conv(x)
+    energy = seen["0"].square().mean(dim=1, keepdim=True)
+    torch.testing.assert_close(seen["0:attention"], energy / energy.flatten(1).norm(dim=1).view(2, 1, 1, 1))
+    tokens = nn.Sequential(nn.Linear(3, 5))
+    with watch(tokens, ("0:attention",)) as seen:
+        tokens(torch.randn(2, 7, 3))
+    assert seen["0:attention"].shape == (2, 7, 1)
+    with pytest.raises(StageError, match="0:attention needs positions"), watch(tokens, ("0:attention",)):
+        tokens(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("tap", ["layer3.0", "fc:in", "relu#2", "layer1:attention", "relu:attention#3", "attn:k"])
+def test_a_tap_is_written_as_it_was_read(tap: str) -> None:
+    assert str(Place.of(tap)) == tap
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

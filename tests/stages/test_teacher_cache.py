@@ -21,6 +21,7 @@ from edgepress.stages.distill.sources import Frozen, Snapshot
 from edgepress.stages.lesson import Lesson
 from edgepress.stages.progress import Quiet
 from edgepress.stages.teaching import teach
+from edgepress.stages.tensors import load_state
 
 SAMPLES = Lasting(fingerprint="pictures", count=12)
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
@@ -243,6 +244,16 @@ def test_a_training_reads_the_answers_from_its_second_epoch_on(tmp_path: Path) -
         net(), lesson(lr=1e-3), surroundings(tmp_path / "next", cache=tmp_path / "answers"), teacher=net(seed=1)
     )
     assert figures["teacher_answers_read_share"] == 1.0
+
+
+def test_of_attention_one_number_for_each_position_is_kept(tmp_path: Path) -> None:
+    loss = {"kd": {"weight": 1}, "at": {"weight": 100}}
+    _, figures = teach(net(), lesson(loss=loss), surroundings(tmp_path), teacher=net(seed=1))
+    assert figures["teacher_answers_read_share"] == pytest.approx(2 / 3, abs=0.02)
+    (file,) = (tmp_path / "answers").rglob("variation-0.safetensors")
+    kept = load_state(file)["answers"]
+    assert kept.keys() > {"logits"}
+    assert all(value.shape[1] == 1 for name, value in kept.items() if name != "logits")
 
 
 def test_a_training_with_fixed_variations_reads_from_where_they_come_again(tmp_path: Path) -> None:
