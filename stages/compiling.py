@@ -5,35 +5,52 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .distill.nouns import Batch, Player
-from .distill.watching import logits_of
+from .distill.nouns import Batch, Out, Player
+from .distill.watching import Tapped
+
+Pass = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
-def compile_(player: Player, probe: Batch, *, note: Callable[[str], None]) -> None:
-    """Compile the passes of a player's network; where that cannot be done, say why and leave it as it is.
+@contextmanager
+def compiled(player: Player, probe: Batch, *, note: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, passes of a player's network are compiled, taps and all; where that cannot be done, say why
+    and leave them as they are.
 
     It is tried on a copy first, forwards and backwards: compiling is put off until a network is called, and its
     batch norms must not count a trial.
     """
     taps = player.objective.taps()
-    if taps:
-        few = ", ".join(taps[:3])
-        note(f"not compiled: losses tap modules of the {player.name} ({few}), which a compiled pass hides")
-        return
-    trial = copy.deepcopy(player.module).train()
     try:
-        with reusable_passes(), torch.random.fork_rng():
-            logits_of(torch.compile(trial)(probe.x)).float().sum().backward()  # type: ignore[no-untyped-call]
+        _try(copy.deepcopy(player.module).train(), taps, probe.x)
     except Exception as error:  # a compiler's many parts raise many kinds, and training does not need it
         reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         note(f"not compiled: torch.compile does not work here ({type(error).__name__}: {reason})")
+        yield
         return
-    player.compiled = cast("nn.Module", torch.compile(player.module))
+    tapped = Tapped(player.module, taps)
+    passes: Pass = torch.compile(tapped.__call__)
+    player.compiled = lambda x: _out(*passes(x))
+    try:
+        yield
+    finally:
+        player.compiled = None
+        tapped.close()
+
+
+def _try(module: nn.Module, taps: tuple[str, ...], x: Tensor) -> None:
+    passes: Pass = torch.compile(Tapped(module, taps).__call__)
+    with reusable_passes(), torch.random.fork_rng():
+        logits, feats = passes(x)
+        total = torch.stack([value.float().sum() for value in (logits, *feats.values())]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+
+
+def _out(logits: Tensor, feats: dict[str, Tensor]) -> Out:
+    return Out(logits=logits.float(), feats={tap: value.float() for tap, value in feats.items()})
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Lesson:
     accumulate: batches whose gradients are averaged for one update: as if batch_size were so many times larger, in the
     memory of one. balance: `gradients` makes the weights ratios of pull: each epoch they are rescaled so that the norm
     of each loss's gradient stands in the ratio of its weight. clip_norm: a gradient that is longer is shortened to it;
-    null: never. compile: let torch.compile speed up the student's passes, where no loss taps its modules.
+    null: never. compile: let torch.compile speed up the student's passes.
     teacher: who is imitated, one or several, in place of the recipe's. weigh: how much each counts, alike, by
     confidence (right and sure), by entropy (sure), or learned. check_teacher: refuse one that is worse than its student
     or has its classes in another order. cache: keep the teachers' answers on disk, auto, off, or up to so many GB.

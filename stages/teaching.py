@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .artifact import Context
-from .compiling import compile_, reusable_passes
+from .compiling import compiled, reusable_passes
 from .crew import Crew
 from .crew import crew as meet
 from .cutting import KeptExit
@@ -221,7 +221,7 @@ def _arranged(
         for player in players:
             around.enter_context(crew.joint_norms(player.module))
             if lesson.compile and player.module is player.learner:
-                compile_(player, probe, note=context.note)
+                around.enter_context(compiled(player, probe, note=context.note))
         if lesson.compile:
             around.enter_context(reusable_passes())
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -200,10 +201,10 @@ def see(player: Player, batch: Batch, *, progress: float, epoch: float) -> Step:
     """Show a batch to the player's learner and to its teachers, and collect what they say."""
     learner, taps = player.learner, player.objective.taps()
     answers = {name: teacher.see(batch) for name, teacher in player.teachers.items()}
-    shown = learner if player.compiled is None else player.compiled
-    student = answer(shown, batch.x, taps)
+    show = player.compiled or partial(answer, learner, taps=taps)
+    student = show(batch.x)
     if batch.view is not None:
-        student = replace(student, view=answer(shown, batch.view, taps))
+        student = replace(student, view=show(batch.view))
     return Step(
         batch=batch,
         student=student,

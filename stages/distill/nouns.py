@@ -303,7 +303,8 @@ class Player:
 
     module: what is trained and saved. learner: what is shown the batch as the student; the same unless an opponent
     plays. teachers: whom it looks at. weigher: how much each of several teachers counts for each sample, (teachers,
-    batch); None: all alike. compiled: what is called in place of the learner: it computes the same, faster.
+    batch); None: all alike. compiled: what is called in place of the learner and its taps: it computes the same,
+    faster.
     """
 
     name: str
@@ -314,6 +315,6 @@ class Player:
     learner: nn.Module
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
     weigher: Callable[[Sequence[Out], Batch], Tensor] | None = None
-    compiled: nn.Module | None = None
+    compiled: Callable[[Tensor], Out] | None = None
     steps: int = 1
     clip_norm: float | None = None

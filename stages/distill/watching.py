@@ -103,6 +103,39 @@ def watch(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]
         found[tap] = one.value
 
 
+class Tapped:
+    """A network as one function of its input, hooks and all, that torch.compile can take whole.
+
+    Unlike those of `watch` its hooks stay, until `close`. taps: such as `watch` has found before.
+    """
+
+    def __init__(self, module: nn.Module, taps: Sequence[str]) -> None:
+        self._module, self._taps = module, tuple(taps)
+        self._passed: dict[str, Tensor] = {}
+        self._calls: dict[str, int] = {}
+        modules = dict(bare(module).named_modules())
+        places = {tap: Place.of(tap) for tap in taps}
+        self._handles = [
+            _hook(modules[place.module], place, partial(self._keep, tap, place.call)) for tap, place in places.items()
+        ]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and what passed each tap."""
+        self._calls.update(dict.fromkeys(self._taps, 0))
+        logits = logits_of(self._module(x))
+        return logits, {tap: self._passed.pop(tap) for tap in self._taps}
+
+    def close(self) -> None:
+        """Leave the network without hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, tap: str, call: int, value: Any) -> None:
+        if self._calls.get(tap) == call:
+            self._passed[tap] = first_tensor(value, tap)
+        self._calls[tap] = self._calls.get(tap, 0) + 1
+
+
 @contextmanager
 def still(*modules: nn.Module) -> Iterator[None]:
     """A pass without a trace: in eval mode, no gradient, no batch statistics, no random number used up."""
