@@ -68,15 +68,22 @@ class Place:
     original: Artifact
 
 
-def place_for(name: str, runtime: str, options: Any, folder: Path, *, seed: int, percent: int) -> Place:
-    depth = name.removeprefix("resnet")
+def cifar_net(name: str, options: Any) -> dict[str, str]:
+    """What a recipe says of a trained ResNet and its data."""
+    weights = options.weights / f"resnet{name.removeprefix('resnet')}-cifar10jpeg.safetensors"
+    return {
+        "model": f"{EXAMPLES / 'my_model.py'}:{name}", "model.weights": str(weights), "data": options.data,
+        "data.mean": "[0.485, 0.456, 0.406]", "data.std": "[0.229, 0.224, 0.225]", "data.augment": "[flip, crop]",
+        "prune": f"{{epochs: {options.epochs}, lr: 0.02, optimizer: sgd, at: 0}}",
+    }  # fmt: skip
+
+
+def place_for(given: Mapping[str, str], runtime: str, options: Any, folder: Path, *, seed: int, percent: int) -> Place:
+    """given: what a recipe says of the network, its data and its recovery."""
     pairs = {
-        "model": f"{EXAMPLES / 'my_model.py'}:{name}",
-        "model.weights": str(options.weights / f"resnet{depth}-cifar10jpeg.safetensors"),
-        "data": options.data, "data.mean": "[0.485, 0.456, 0.406]", "data.std": "[0.229, 0.224, 0.225]",
-        "data.augment": "[flip, crop]", "data.limit": str(options.images), "target": str(profile_file(runtime, folder)),
+        **given, "data.limit": str(options.images), "target": str(profile_file(runtime, folder)),
         "budget.speedup": str(100 / percent), "seed": str(seed), "stages": "[prune, export, profile]",
-        "prune": f"{{epochs: {options.epochs}, lr: 0.02, optimizer: sgd}}", "training_precision": options.precision,
+        "training_precision": options.precision,
     }  # fmt: skip
     plan = make(recipe.load(None, origin="benchmark", options=list(pairs.items())))
     start = open_start(plan, cache=folder / "cache", progress=Quiet())
@@ -166,7 +173,7 @@ def accuracy(
 
     most: the share that a method with one ratio may take.
     """
-    place = place_for(name, runtime, options, folder, seed=seed, percent=percent)
+    place = place_for(cifar_net(name, options), runtime, options, folder, seed=seed, percent=percent)
     data = place.context.data
     made: Mapping[str, Callable[[], tuple[nn.Module, float, float]]] = {
         "edgepress": lambda: by_search(place),

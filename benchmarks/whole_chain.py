@@ -5,8 +5,8 @@ python benchmarks/whole_chain.py --data imagefolder:CIFAR --weights FILE [--net 
     [--json FILE]
 
 One job of this project for each runtime, for `budget: {speedup: ..., accuracy_drop: 0.5}`; the recovery after pruning
-has --epochs epochs with the teacher, whose answers to --views variations of each image are kept, by the labels and
-those answers or by the losses of --loss. Its peers get the teacher as ONNX and 256 training images:
+has --epochs epochs with the teacher, by the losses of --loss or the usual ones; what it says of --views variations of
+each image is kept. Its peers get the teacher as ONNX and 256 training images:
 onnxruntime.quantization.quantize_static by its defaults and as ONNX Runtime recommends for its CPU, and nncf.quantize
 where it is installed. Then everything is timed in one run, in turn, both runtimes together, on one pinned thread, and
 answers all test images there; those chose nothing. A peer's file that a runtime refuses is left out, with the reason.
@@ -109,7 +109,7 @@ def ours(runtime: str, options: argparse.Namespace, folder: Path, seed: int, *, 
             "model.arguments": {"num_classes": classes},
             "data.mean": list(IMAGENET["mean"]), "data.std": list(IMAGENET["std"]), "data.augment": ["flip", "crop"],
             "training_precision": options.precision, "prune.epochs": options.epochs,
-            "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views,
+            "prune.lr": options.lr, "prune.optimizer": "sgd", "prune.views": options.views, "prune.cache": 4,
             "prune.compile": options.compile, "quantize.epochs": options.training, "quantize.lr": options.lr / 20,
             **({"prune.loss": options.loss} if options.loss else {}), **(HURRIED if options.quick else {}),
         },

@@ -101,11 +101,12 @@ def _baseline(stage: PlannedStage, axes: Sequence[Axis]) -> Kinds:
     """The plain training that gets the same budget: labels alone, with what concerns it of the same space."""
     if stage.name == "train":
         return {}
-    about_losses = ("ce", "kd", "temperature", "loss", "attack", "balance", "weigh", "teacher")
+    about_losses = ("ce", "kd", "at", "temperature", "loss", "attack", "balance", "weigh", "teacher")
     kept = [axis for axis in axes if axis.key.split(".")[1] not in about_losses]
     if all(axis.key != f"{stage.name}.lr" for axis in kept):
         kept.append(space.rate(stage))
-    return {"labels alone": (kept, {f"{stage.name}.{key}": value for key, value in PLAIN.items()})}
+    plain = PLAIN | ({"at": "0"} if hasattr(stage.stage, "at") else {})
+    return {"labels alone": (kept, {f"{stage.name}.{key}": value for key, value in plain.items()})}
 
 
 def _corners(kinds: Kinds, stage: PlannedStage) -> Iterator[dict[str, Any]]:
@@ -114,7 +115,7 @@ def _corners(kinds: Kinds, stage: PlannedStage) -> Iterator[dict[str, Any]]:
         for axis in axes:
             for value in axis.ends():
                 if not (
-                    value == 0 and axis.key.split(".")[-1] in ("ce", "kd", "weight")
+                    value == 0 and axis.key.split(".")[-1] in ("ce", "kd", "at", "weight")
                 ):  # both at once may be too few
                     yield {**fixed, axis.key: value}
 

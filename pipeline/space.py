@@ -91,6 +91,8 @@ def usual(stage: PlannedStage) -> tuple[Axis, ...]:
         axes = [rate(stage)]
         if lesson.kd:
             axes += [_weight(f"{stage.name}.kd", lesson.kd), _temperature(f"{stage.name}.temperature")]
+        if attention := float(getattr(lesson, "at", 0.0)):
+            axes.append(_weight(f"{stage.name}.at", attention))
         return tuple(axes)
     axes = [rate(stage)]
     for name, loss in lesson.losses().items():

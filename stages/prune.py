@@ -1,5 +1,6 @@
 """Remove the channels that a model will miss least, then let it recover."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -7,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
+from .distill.settings import Loss
 from .lesson import STRICT, LearningRate, Lesson, Weight, check
 
 USUAL_RATIO = 0.3
@@ -20,14 +22,15 @@ TOWARDS = ("latency_ms", "speedup", "size_mb", "memory_mb")  # limits that pruni
 class Prune(Lesson):
     """Structured pruning over dependency groups (DepGraph, Fang et al., 2023, arXiv:2301.12900), then recovery.
 
-    ratio: share of all channels that go, chosen over the whole network by importance; none: as many as the budget
-    asks for by a latency, a speed-up, a size or a memory (measured on the target, candidate by candidate); 0.3 where it
+    ratio: share of all channels that go, chosen over the whole network by importance; none: as many as the budget asks
+    for by a latency, a speed-up, a size or a memory (measured on the target, candidate by candidate); 0.3 where it
     names none of these. until: accuracy_drop prunes as far as that limit of the budget allows, on validation images
-    after an epoch of recovery, whatever else the budget says. importance: magnitude (of the weights),
-    bn-scale (of the batch norms), taylor (first order, on training images) or hessian (second order); auto is taylor
-    towards a budget and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and
-    recover by turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where
-    that is cheaper. The rest is the recovery, whose teacher is the original.
+    after an epoch of recovery, whatever else the budget says. importance: magnitude (of the weights), bn-scale (of the
+    batch norms), taylor (first order, on training images) or hessian (second order); auto is taylor towards a budget
+    and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and recover by
+    turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where that is
+    cheaper. at: weight of attention transfer in the recovery, beside ce and kd, where the teacher is the network that
+    was pruned and both have feature maps; 0: none. The rest is the recovery, whose teacher is the original.
     """
 
     ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -39,12 +42,18 @@ class Prune(Lesson):
     lr: LearningRate = 1e-3
     ce: Weight = 0.1
     kd: Weight = 0.9
+    at: Weight = 1000.0
 
     name: ClassVar[str] = "prune"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"float"})
     gives: ClassVar[Form | Literal["files", "figures", "same"]] = "float"
 
     _checked = model_validator(mode="after")(check)
+
+    def losses(self) -> Mapping[str, Loss]:
+        """Every loss that counts, by name."""
+        found = super().losses()
+        return {**found, "at": Loss(weight=self.at)} if self.at and self.loss is None else found
 
     def problem(self) -> str | None:
         """What is wrong with the settings, in words."""

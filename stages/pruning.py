@@ -20,8 +20,8 @@ from .distill.nouns import Batch, Out, Step
 from .distill.taps import HEADS
 from .evaluation import quality
 from .prune import USUAL_RATIO, Prune
+from .recovering import as_followed, recover
 from .tasks import Task
-from .teaching import teach
 from .tracking import Untracked
 from .unpacking import unpacked
 
@@ -48,12 +48,10 @@ def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
         "validation_pruned": quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
+    settings = as_followed(settings, module, artifact, context)
     last = settings.epochs - settings.epochs // settings.steps * (settings.steps - 1)
     if settings.epochs:
-        original = artifact.original.module
-        known = {"model": original, "float": artifact.module}
-        lesson = replace(settings, epochs=last)
-        trained, figures = teach(module, lesson, context, teacher=original, known=known)
+        trained, figures = recover(replace(settings, epochs=last), module, artifact, context)
         metrics.update(figures, best_epoch=trained.best_epoch)
         curves = trained.curves
     metrics["validation_accuracy"] = quality(module, data.val, data)
@@ -97,16 +95,14 @@ def _smaller(
 def _recovery(settings: Prune, artifact: Artifact, context: Context) -> Callable[[nn.Module, int, str], None]:
     """How a network recovers while it is still being pruned."""
 
-    def recover(module: nn.Module, epochs: int, name: str) -> None:
+    def for_a_while(module: nn.Module, epochs: int, name: str) -> None:
         work = context.work / name.replace(" ", "-")
         work.mkdir(parents=True, exist_ok=True)
         around = replace(context, work=work, tracker=Untracked())
-        original = artifact.original.module
-        known = {"model": original, "float": artifact.module}
-        teach(module, replace(settings, epochs=epochs), around, teacher=original, known=known)
+        recover(replace(settings, epochs=epochs), module, artifact, around)
         module.eval()
 
-    return recover
+    return for_a_while
 
 
 def remove_channels(

@@ -50,10 +50,10 @@ class Task:
         return replace(lesson, loss=own)
 
     def _own(self, name: str) -> str:
-        return {"ce": self.ce, "kd": self.kd}[name]
+        return {"ce": self.ce, "kd": self.kd}.get(name, name)
 
     def _fitted(self, name: str, loss: Loss) -> Loss:
-        return loss if name == "ce" or self.softens else replace(loss, options={})
+        return replace(loss, options={}) if name == "kd" and not self.softens else loss
 
     def judge(self) -> Metric:
         """Who computes the figure."""

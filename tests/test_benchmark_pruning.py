@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmark_runs import run, write_digits
 from torch import nn
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -100,3 +102,41 @@ def test_a_quick_row_comes_out_whole(benchmark: Any, tmp_path: Path) -> None:
     found = benchmark.once(net, "onnxruntime", 75, 0, options)
     assert found.keys() == FIGURES.keys()
     assert 0 < found["again"] < 1.1
+
+
+def test_recoveries_are_compared_pair_by_pair(benchmark: Any) -> None:
+    recovery = importlib.import_module("prune_recovery")
+    found = benchmark.seeds.Results(file=None, settings={})
+    for seed in (0, 1):
+        figures = {"share": 0.45, "teacher": 88.0, "kd validation": 83.0, "kd": 82.0 + seed}
+        figures |= {"at validation": 84.0, "at": 83.5 + seed}
+        found.run("kd at", seed, lambda figures=figures: figures)
+    said = recovery.shown(found, ["kd", "at"])
+    assert said.startswith("in 45.0 ± 0.0 % of the float time; as given 88.00 ± 0.00 %")
+    assert said.splitlines()[-1] == "| answers, at | 84.00 ± 0.00 | 84.00 ± 0.71 | +1.50 (+1.50 to +1.50) | 2 |"
+
+
+@pytest.mark.slow
+@pytest.mark.device
+def test_one_pruned_network_recovers_with_each_loss(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.json"
+    data = f"mnist:{write_digits(tmp_path)}"
+    run(
+        "prune_recovery",
+        monkeypatch,
+        "--quick",
+        "--net",
+        "mnist",
+        "--data",
+        data,
+        "--only",
+        "kd,at fading",
+        "--json",
+        file,
+    )
+    (row,) = json.loads(file.read_text())["runs"]
+    assert row["name"] == "kd at fading"
+    assert 0 < row["figures"]["share"] < 0.6
+    assert {"kd", "kd validation", "at fading", "at fading validation", "teacher"} <= row["figures"].keys()

@@ -14,6 +14,7 @@ from edgepress.pipeline import cli, recipe, search, space
 from edgepress.pipeline.plan import PlannedStage, make
 from edgepress.pipeline.search import Found
 from edgepress.stages.distill.stage import Distill
+from edgepress.stages.prune import Prune
 from edgepress.targets.errors import RecipeError
 
 NET = """
@@ -63,6 +64,16 @@ def test_by_default_every_loss_beside_the_tasks_own_is_weighed() -> None:
         "distill.lr", "distill.loss.at.weight", "distill.loss.dkd.weight", "distill.loss.dkd.temperature",
     }  # fmt: skip
     assert (axes["distill.loss.at.weight"].low, axes["distill.loss.at.weight"].high) == (100.0, 10_000.0)
+
+
+def test_in_pruning_attention_is_weighed_too_and_plain_training_has_none() -> None:
+    planned = PlannedStage(stage=Prune(ratio=0.5), skip=None)
+    axes = space.usual(planned)
+    assert [axis.key for axis in axes] == ["prune.lr", "prune.kd", "prune.temperature", "prune.at"]
+    kept, fixed = search._baseline(planned, axes)["labels alone"]
+    assert [axis.key for axis in kept] == ["prune.lr"]
+    plain = Prune(ratio=0.5, **{key.split(".")[1]: yaml.safe_load(value) for key, value in fixed.items()})
+    assert plain.losses().keys() == {"ce"}
 
 
 def test_a_range_is_logarithmic_where_it_spans_a_decade_and_whole_where_the_setting_is() -> None:
