@@ -108,11 +108,7 @@ class _Reader:
         peak = _number(_mapping(phases.get("steady")).get("peak"))
         known = {phase: value for phase, value in resident.items() if value is not None}
         return Figures(
-            latency=_latency(
-                _mapping(timing.get("samples_ms")).get(name),
-                _mapping(timing.get("visited_s")).get(name),
-                threads=self.threads,
-            ),
+            latency=_latency(timing, name, threads=self.threads),
             memory_mb={**known, "peak": peak} if peak is not None else None,
             cold_start_ms={str(key): float(value) for key, value in _mapping(memory.get("cold_start")).items()} or None,
             outputs=self._plain_outputs(name),
@@ -253,11 +249,16 @@ def _during(timing: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _latency(samples: object, visited: object, *, threads: int) -> Latency | None:
-    visits = [tuple(_numbers(visit)) for visit in _list(samples)]
+def _latency(timing: Mapping[str, Any], name: str, *, threads: int) -> Latency | None:
+    visits = [tuple(_numbers(visit)) for visit in _list(_mapping(timing.get("samples_ms")).get(name))]
     if not visits or not all(visits):
         return None
-    return Latency(samples_ms=tuple(visits), visited_s=tuple(_numbers(visited)), threads=threads)
+    visited = tuple(_numbers(_mapping(timing.get("visited_s")).get(name)))
+    loads = tuple(round(rounds) for rounds in _numbers(timing.get("rounds_by_load")))
+    return Latency(
+        samples_ms=tuple(visits), visited_s=visited, threads=threads,
+        rounds_by_load=loads if sum(loads) == len(visits) and min(loads) > 0 else (),
+    )  # fmt: skip
 
 
 def _energy(

@@ -79,6 +79,7 @@ def test_a_job_brings_back_times_memory_and_the_same_answers(
         assert figures.failed is None
         assert figures.latency is not None
         assert figures.latency.count >= 20
+        assert len(figures.latency.rounds_by_load) == 2
         assert figures.memory_mb is not None
         assert figures.memory_mb["peak"] >= figures.memory_mb["load"] > 10
         assert figures.cold_start_ms is not None

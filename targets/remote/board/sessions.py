@@ -1,5 +1,6 @@
 """Engines in this process: timed in turn, asked for answers, and watched while they load."""
 
+import gc
 import json
 import os
 import random
@@ -15,6 +16,9 @@ MOST_WARMUP_SECONDS = 2.0
 VISIT_SECONDS = 0.025
 MOST_CALLS = 200
 STEADY_CALLS = 20
+LOADS = 4  # of every engine where there is time, else two
+SECONDS_FOR_LOADS = 8.0
+LEAST_ROUNDS = 2  # of each load
 LOOK_SECONDS = 0.25  # between two looks at the clock, outside of the timed calls
 
 
@@ -116,35 +120,55 @@ def _memory(folder, manifest, engines):
 
 
 def _timing(folder, manifest, engines):
-    """As on the machine that sent this: shuffled rounds, visits of about 25 ms, every sample kept, in milliseconds."""
+    """As on the machine that sent this: shuffled rounds, visits of about 25 ms, every sample kept, in milliseconds.
+
+    Engines are loaded several times, each second time in the opposite order: the first may lie better in memory.
+    """
     sample = sample_of(folder, manifest)
-    calls = {engine["name"]: _load(folder, manifest, engine) for engine in engines}
-    per_visit, warmups = {}, {}
+    names, rng = [engine["name"] for engine in engines], random.Random(manifest["seed"])
+    told = {"samples_ms": {name: [] for name in names}, "visited_s": {name: [] for name in names},
+            "warmup_calls": dict.fromkeys(names, 0), "rounds_by_load": [], "seen": [_look()]}  # fmt: skip
+    loads = LOADS if manifest["seconds"] >= SECONDS_FOR_LOADS else 2
+    order, began, calls = list(engines), time.perf_counter(), {}
+    for load in range(loads):
+        calls.clear()
+        gc.collect()  # before others take their place: there may not be room for both
+        for engine in order:
+            calls[engine["name"]] = _load(folder, manifest, engine)
+        told["rounds_by_load"].append(_rounds(calls, sample, manifest["seconds"] / loads, rng, began, told))
+        order.reverse()
+        if load % 2:
+            rng.shuffle(order)
+    told["seen"].append(_look())
+    return told
+
+
+def _rounds(calls, sample, seconds, rng, began, told):
+    """One load's part of the time; returns how many rounds it had."""
+    per_visit = {}
     for name, call in calls.items():
-        warmups[name], typical = _warm_up(call, sample)
+        warmups, typical = _warm_up(call, sample)
+        told["warmup_calls"][name] += warmups
         per_visit[name] = max(1, min(MOST_CALLS, round(VISIT_SECONDS / max(typical, 1e-7))))
-    order, rng = list(calls), random.Random(manifest["seed"])
-    samples = {name: [] for name in calls}
-    visited = {name: [] for name in calls}
-    seen = [_look()]
-    began = looked = time.perf_counter()
-    while time.perf_counter() - began < manifest["seconds"] or len(samples[order[0]]) < 3:
+    order, count = list(calls), 0
+    started = looked = time.perf_counter()
+    while time.perf_counter() - started < seconds or count < LEAST_ROUNDS:
         rng.shuffle(order)
         for name in order:
             call = calls[name]
             call(sample)
-            visited[name].append(time.perf_counter() - began)
+            told["visited_s"][name].append(time.perf_counter() - began)
             visit = []
             for _ in range(per_visit[name]):
                 before = time.perf_counter()
                 call(sample)
                 visit.append(1000 * (time.perf_counter() - before))
-            samples[name].append(visit)
+            told["samples_ms"][name].append(visit)
+        count += 1
         if time.perf_counter() - looked > LOOK_SECONDS:
-            seen.append(_look())
+            told["seen"].append(_look())
             looked = time.perf_counter()
-    seen.append(_look())
-    return {"samples_ms": samples, "visited_s": visited, "warmup_calls": warmups, "seen": seen}
+    return count
 
 
 def _look():
