@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from ..targets.profiles import Profile
 from .artifact import Artifact, Context, Form
+from .distill.ramps import Ramp
 from .distill.settings import Loss
 from .lesson import STRICT, LearningRate, Lesson, Weight, check
 
@@ -29,8 +30,9 @@ class Prune(Lesson):
     batch norms), taylor (first order, on training images) or hessian (second order); auto is taylor towards a budget
     and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and recover by
     turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where that is
-    cheaper. at: weight of attention transfer in the recovery, beside ce and kd, where the teacher is the network that
-    was pruned and both have feature maps; 0: none. The rest is the recovery, whose teacher is the original.
+    cheaper. at: weight of attention transfer as the recovery begins, beside ce and kd, where the teacher is the network
+    that was pruned and both have feature maps; it fades to nothing by the end. 0: none. The rest is the recovery, whose
+    teacher is the original.
     """
 
     ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -53,7 +55,9 @@ class Prune(Lesson):
     def losses(self) -> Mapping[str, Loss]:
         """Every loss that counts, by name."""
         found = super().losses()
-        return {**found, "at": Loss(weight=self.at)} if self.at and self.loss is None else found
+        if not self.at or self.loss is not None:
+            return found
+        return {**found, "at": Loss(weight=self.at, ramp=Ramp(epochs=self.epochs, start=1.0, end=0.0))}
 
     def problem(self) -> str | None:
         """What is wrong with the settings, in words."""

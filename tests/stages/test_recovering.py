@@ -64,6 +64,11 @@ def test_other_tasks_keep_their_own_losses() -> None:
     assert plain.losses()["logits"].options == {}
 
 
+def test_attention_fades_over_the_recovery() -> None:
+    ramp = settings(epochs=8).losses()["at"].ramp
+    assert [ramp.at(epoch) for epoch in (0, 4, 8)] == [1.0, 0.5, 0.0]
+
+
 def test_lessons_of_other_stages_have_none() -> None:
     assert "at" not in Lesson(kd=0.9).losses()
 
