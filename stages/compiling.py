@@ -24,11 +24,9 @@ def compiled(player: Player, probe: Batch, *, note: Callable[[str], None]) -> It
     batch norms must not count a trial.
     """
     taps = player.objective.taps()
-    try:
-        _try(copy.deepcopy(player.module).train(), taps, probe.x)
-    except Exception as error:  # a compiler's many parts raise many kinds, and training does not need it
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        note(f"not compiled: torch.compile does not work here ({type(error).__name__}: {reason})")
+    problem = _problem(player.module, taps, probe.x)
+    if problem is not None:
+        note(f"not compiled: torch.compile does not work here ({problem})")
         yield
         return
     tapped = Tapped(player.module, taps)
@@ -41,12 +39,18 @@ def compiled(player: Player, probe: Batch, *, note: Callable[[str], None]) -> It
         tapped.close()
 
 
-def _try(module: nn.Module, taps: tuple[str, ...], x: Tensor) -> None:
-    passes: Pass = torch.compile(Tapped(module, taps).__call__)
-    with reusable_passes(), torch.random.fork_rng():
-        logits, feats = passes(x)
-        total = torch.stack([value.float().sum() for value in (logits, *feats.values())]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+def _problem(module: nn.Module, taps: tuple[str, ...], x: Tensor) -> str | None:
+    """Why compiled passes of it do not work; None: a copy went forwards and backwards."""
+    try:
+        passes: Pass = torch.compile(Tapped(copy.deepcopy(module).train(), taps).__call__)
+        with reusable_passes(), torch.random.fork_rng():
+            logits, feats = passes(x)
+            total = torch.stack([value.float().sum() for value in (logits, *feats.values())]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # a compiler's many parts raise many kinds, and training does not need it
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        return f"{type(error).__name__}: {reason}"
+    return None
 
 
 def _out(logits: Tensor, feats: dict[str, Tensor]) -> Out:
