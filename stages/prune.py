@@ -31,7 +31,7 @@ class Prune(Lesson):
     and magnitude for a ratio. exclude: modules whose channels stay. steps: towards a budget, prune and recover by
     turns, each with its part of the epochs. blocks: towards a budget, whole residual blocks may go where that is
     cheaper. at: weight of attention transfer as the recovery begins, beside ce and kd, where the teacher is the network
-    that was pruned and both have feature maps; it fades to nothing by the end. 0: none. The rest is the recovery, whose
+    that was pruned and both have feature maps; it fades to nothing by the end. The rest is the recovery, whose
     teacher is the original.
     """
 
@@ -44,7 +44,7 @@ class Prune(Lesson):
     lr: LearningRate = 1e-3
     ce: Weight = 0.1
     kd: Weight = 0.9
-    at: Weight = 1000.0
+    at: Weight = 0.0
 
     name: ClassVar[str] = "prune"
     takes: ClassVar[frozenset[Form | Literal["files"]]] = frozenset({"float"})

@@ -48,7 +48,10 @@ def prune(settings: Prune, artifact: Artifact, context: Context) -> Artifact:
         "validation_pruned": quality(module, data.val, data),
     }
     curves: dict[str, list[float]] = {}
-    settings = as_followed(settings, module, artifact, context)
+    followed = as_followed(settings, module, artifact, context)
+    if followed.at != settings.at:
+        context.note("prune: at is left out; it wants real images, feature maps, and a teacher that is what was pruned")
+    settings = followed
     last = settings.epochs - settings.epochs // settings.steps * (settings.steps - 1)
     if settings.epochs:
         trained, figures = recover(replace(settings, epochs=last), module, artifact, context)

@@ -67,7 +67,7 @@ def test_by_default_every_loss_beside_the_tasks_own_is_weighed() -> None:
 
 
 def test_in_pruning_attention_is_weighed_too_and_plain_training_has_none() -> None:
-    planned = PlannedStage(stage=Prune(ratio=0.5), skip=None)
+    planned = PlannedStage(stage=Prune(ratio=0.5, at=1000), skip=None)
     axes = space.usual(planned)
     assert [axis.key for axis in axes] == ["prune.lr", "prune.kd", "prune.temperature", "prune.at"]
     kept, fixed = search._baseline(planned, axes)["labels alone"]

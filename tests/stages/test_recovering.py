@@ -20,13 +20,15 @@ from edgepress.stages.tasks import TASKS
 
 
 def curves(settings: Prune, given: Artifact, folder: Path, **changes: Any) -> set[str]:
-    record = prune(settings, given, replace(context(folder), **changes)).records[-1]
+    notes: list[str] = []
+    record = prune(settings, given, replace(context(folder), note=notes.append, **changes)).records[-1]
+    assert any("at is left out" in note for note in notes) == (record.settings["at"] != settings.at)
     assert bool(record.settings["at"]) == ("at" in record.curves or settings.loss is not None)
     return {name for name in record.curves if name in ("ce", "kd", "at", "bce", "bkd", "hint")}
 
 
 def settings(**changes: Any) -> Prune:
-    return Prune(**{"ratio": 0.5, "importance": "magnitude", "epochs": 1, "batch_size": 64, **changes})
+    return Prune(**{"ratio": 0.5, "importance": "magnitude", "epochs": 1, "batch_size": 64, "at": 1000, **changes})
 
 
 def test_where_it_is_active_is_learned_beside_the_answers(tmp_path: Path) -> None:
@@ -69,8 +71,9 @@ def test_attention_fades_over_the_recovery() -> None:
     assert [ramp.at(epoch) for epoch in (0, 4, 8)] == [1.0, 0.5, 0.0]
 
 
-def test_lessons_of_other_stages_have_none() -> None:
+def test_nobody_has_it_who_did_not_ask() -> None:
     assert "at" not in Lesson(kd=0.9).losses()
+    assert "at" not in Prune().losses()
 
 
 def test_a_pruned_network_learns_the_places_of_its_original(tmp_path: Path) -> None:
